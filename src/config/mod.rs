@@ -1,0 +1,198 @@
+//! The configuration: one YAML file, in two types.
+//!
+//! `raw` is the file *as written*: which keys stand there, with their places. [`Config`] is the file *as
+//! meant*: defaults filled in, cross-checked, nothing left to guess at run time. `resolve` leads from the
+//! one to the other and gathers every [`Problem`] on the way, so that an operator sees all of them at once.
+//! [`diff`] compares two configs and says what a reload has to do.
+//!
+//! Nothing here opens a socket or reads a clock; the only file read is the one that is asked for.
+
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+
+use crate::{
+    model::{ServiceName, SourceKind},
+    policy::{balance, breaker, bulkhead, deadline},
+};
+
+/// The whole configuration, as meant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where the sidecar listens.
+    pub listen: Listen,
+    /// Suffix under which each service has a VIP name, without a leading dot; `vip.internal` by default.
+    pub domain: Arc<str>,
+    /// How names are looked up.
+    pub resolver: Resolver,
+    /// Threads that carry traffic; `None` is one a core.
+    pub workers: Option<NonZeroUsize>,
+    /// What one app may ask of us at most.
+    pub limits: Limits,
+    /// What is logged, and where to.
+    pub log: Log,
+    /// How a stop proceeds.
+    pub drain: Drain,
+    /// The services, by name.
+    pub services: BTreeMap<ServiceName, Arc<Service>>,
+}
+
+/// Addresses and the socket the sidecar listens on; a service's own port is the service's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// The shared port: any service, by Host or absolute URI. Default 127.0.0.1:8470.
+    pub http: SocketAddr,
+    /// The observe port: read-only. Default 127.0.0.1:8471.
+    pub observe: SocketAddr,
+    /// The admin socket. Default /run/outrigger/admin.sock for root, else `$XDG_RUNTIME_DIR/outrigger.sock`.
+    pub admin: PathBuf,
+}
+
+/// How names are looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolver {
+    /// Whom to ask, in order.
+    pub servers: Vec<Nameserver>,
+    /// Answers are trusted for no less than this, whatever their TTL. Default 1 s.
+    pub ttl_min: Duration,
+    /// Answers are trusted for no longer than this, whatever their TTL. Default 5 s.
+    pub ttl_max: Duration,
+    /// How long the last good set is kept when the name is gone (NXDOMAIN, no records). Default 30 s.
+    pub hold: Duration,
+    /// How long one lookup may take in all. Default 2 s.
+    pub timeout: Duration,
+}
+
+/// A DNS server to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nameserver {
+    /// The ones in resolv.conf.
+    System,
+    /// This one.
+    At(SocketAddr),
+}
+
+/// What one app may ask of us at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections from apps, over all listeners. Default 10,000.
+    pub connections: usize,
+    /// Bytes of a request's head. Default 64 KiB; 8 KiB to 1 MiB.
+    pub header_bytes: usize,
+    /// Header lines of a request. Default 100.
+    pub headers: usize,
+    /// From the first byte of a head to its last. Default 10 s.
+    pub header_timeout: Duration,
+}
+
+/// What is logged, and where to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Where a JSON line a call goes; `None` is nowhere, the default.
+    pub access: Option<AccessLog>,
+    /// What the process log says. Default info.
+    pub level: Level,
+}
+
+/// Where the access log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Standard output.
+    Stdout,
+    /// A file, appended to; opened anew on SIGHUP, so that it can be rotated.
+    File(PathBuf),
+}
+
+/// How much the process log says: each level includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Somebody must act.
+    Error,
+    /// Somebody should look.
+    Warn,
+    /// What changed.
+    Info,
+    /// Why it changed.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How a stop proceeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// How long a stop waits for calls in flight, and a removed endpoint's connections for theirs. Default 30 s.
+    pub limit: Duration,
+}
+
+/// One service, as meant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// Its name, in lower case.
+    pub name: ServiceName,
+    /// Other names it answers to.
+    pub aliases: Vec<ServiceName>,
+    /// A port of its own.
+    pub listen: Option<SocketAddr>,
+    /// Where its endpoints come from.
+    pub source: Source,
+    /// The rules its calls obey.
+    pub policy: Policy,
+    /// Where each policy value came from, by its key (`timeout.request`); for `explain`.
+    pub provenance: BTreeMap<&'static str, Provenance>,
+}
+
+/// Where a service's endpoints come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// These addresses.
+    Static(Vec<SocketAddr>),
+    /// The entries of this file.
+    File(PathBuf),
+    /// The A and AAAA records of a name, all at one port.
+    Dns {
+        /// The name to look up.
+        host: Arc<str>,
+        /// The port of every endpoint.
+        port: u16,
+    },
+    /// The SRV records of a name.
+    Srv {
+        /// The name to look up: `_service._proto.name`.
+        name: Arc<str>,
+    },
+}
+
+impl Source {
+    /// Which kind of source this is.
+    pub fn kind(&self) -> SourceKind {
+        match self {
+            Self::Static(_) => SourceKind::Static,
+            Self::File(_) => SourceKind::File,
+            Self::Dns { .. } => SourceKind::Dns,
+            Self::Srv { .. } => SourceKind::Srv,
+        }
+    }
+}
+
+/// The rules a service's calls obey. `None` is a policy that is off.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// Limits on time.
+    pub timeout: deadline::Settings,
+    /// Limit on outstanding calls.
+    pub bulkhead: Option<bulkhead::Settings>,
+    /// The circuit breaker.
+    pub breaker: Option<breaker::Settings>,
+    /// How an endpoint is chosen.
+    pub balance: balance::Settings,
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provenance {
+    /// Built in.
+    Default,
+    /// The file's `defaults:` section, at this line (from 1).
+    Defaults(u32),
+    /// The service's own entry, at this line (from 1).
+    Service(u32),
+}

@@ -1,0 +1,1 @@
+//! Discovery: which endpoints are there right now?

@@ -1,0 +1,44 @@
+//! Pure decisions: state, `now` and an event in; a verdict out.
+//!
+//! No policy here reads a clock, a socket or a random source, takes a lock, or knows a metric. The
+//! `service` layer is the shell: it reads the clock once an event, holds the locks, and turns verdicts
+//! and transitions into metrics and log lines. That is what lets a policy be tested by literal times
+//! and simulated by the million.
+//!
+//! | policy | asks | file |
+//! |---|---|---|
+//! | deadline | how long may this still take? | `deadline` |
+//! | bulkhead | may one more call be outstanding? | `bulkhead` |
+//! | breaker | is the service worth trying? | `breaker`, over a `window` |
+//! | balance | which endpoint? | `balance` |
+//!
+//! Each file has the same order: the question it answers and its rules, `Settings`, the state with its
+//! data inside the variants, `admit` and `record`, a `View` for people, and the timelines that test it.
+//! Retries, ejection and fallback rules will join them, between breaker and balance.
+
+pub mod balance;
+pub mod breaker;
+pub mod bulkhead;
+pub mod deadline;
+mod window;
+
+/// A share of a whole, in percent: 0 to 100.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Share(f64);
+
+impl Share {
+    /// A share of `percent` per cent; `None` outside 0 to 100.
+    pub fn percent(percent: f64) -> Option<Self> {
+        (0.0..=100.0).contains(&percent).then_some(Self(percent))
+    }
+
+    /// The share in per cent.
+    pub const fn as_percent(self) -> f64 {
+        self.0
+    }
+
+    /// Whether `part` of `whole` is at least this share; an empty whole has no share of anything.
+    pub fn is_reached(self, part: u32, whole: u32) -> bool {
+        whole > 0 && f64::from(part) * 100.0 >= self.0 * f64::from(whole)
+    }
+}

@@ -1,0 +1,2 @@
+//! The shell round the policies.
+pub mod view;

@@ -1,0 +1,344 @@
+//! Every metric, in one place: its name, help, labels and the handles that count it.
+//!
+//! Handles are made once a service and kept as fields, so that counting on the path of a call is an
+//! atomic addition and never a look-up by label. Gauges that mirror state (breaker, bulkhead, endpoints)
+//! are not kept up to date call by call: whoever renders sets them first, from the state itself.
+//!
+//! To add a metric: a field in `Families` with its name and help, a handle in [`ServiceMetrics`], a row
+//! in `docs/metrics.md`.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+use crate::model::{Outcome, SourceKind};
+
+/// Upper bounds of the latency buckets, in seconds: fine where a local call lives, coarse to a minute.
+const BUCKETS: [f64; 16] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Every metric of the process. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(Arc<Families>);
+
+struct Families {
+    registry: Registry,
+    calls: IntCounterVec,
+    call_duration: HistogramVec,
+    attempts: IntCounterVec,
+    breaker_state: IntGaugeVec,
+    breaker_transitions: IntCounterVec,
+    bulkhead_in_flight: IntGaugeVec,
+    bulkhead_limit: IntGaugeVec,
+    retries: IntCounterVec,
+    endpoints: IntGaugeVec,
+    discovery_updates: IntCounterVec,
+    discovery_age: GaugeVec,
+    connections: IntGaugeVec,
+    access_log_lost: IntCounter,
+}
+
+/// The `service` label of what no service can be blamed for: unknown names, requests that are not HTTP.
+pub const NO_SERVICE: &str = "";
+
+/// How a look at a source ended; the `result` label of `outrigger_discovery_updates_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookResult {
+    /// The endpoints are other ones than before.
+    Changed,
+    /// The endpoints are the same.
+    Unchanged,
+    /// The source says that there are none.
+    Empty,
+    /// The source could not be asked, or its answer not be read; the last good set stays.
+    Failed,
+}
+
+impl LookResult {
+    /// The word for this result.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+            Self::Empty => "empty",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Which side of the sidecar a connection is on; the `side` label of `outrigger_connections`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// From an app to us.
+    Downstream,
+    /// From us to an endpoint.
+    Upstream,
+}
+
+impl Side {
+    /// The word for this side.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Downstream => "downstream",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers every metric in a registry of its own.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let families = Families {
+            calls: counters(&registry, "outrigger_calls_total", "Calls ended, by outcome.", &["service", "outcome"]),
+            call_duration: histograms(
+                &registry,
+                "outrigger_call_duration_seconds",
+                "From a call's first byte to the last of its answer.",
+                &["service"],
+            ),
+            attempts: counters(
+                &registry,
+                "outrigger_attempts_total",
+                "Attempts ended, by outcome.",
+                &["service", "outcome"],
+            ),
+            breaker_state: gauges(
+                &registry,
+                "outrigger_breaker_state",
+                "The service's breaker: 0 closed, 1 half-open, 2 open.",
+                &["service"],
+            ),
+            breaker_transitions: counters(
+                &registry,
+                "outrigger_breaker_transitions_total",
+                "Changes of the breaker's state, by the state it came to.",
+                &["service", "to"],
+            ),
+            bulkhead_in_flight: gauges(
+                &registry,
+                "outrigger_bulkhead_in_flight",
+                "Calls that are outstanding.",
+                &["service"],
+            ),
+            bulkhead_limit: gauges(
+                &registry,
+                "outrigger_bulkhead_limit",
+                "Calls that may be outstanding at once.",
+                &["service"],
+            ),
+            retries: counters(
+                &registry,
+                "outrigger_retries_total",
+                "Attempts after a call's first, by what made them necessary.",
+                &["service", "reason"],
+            ),
+            endpoints: gauges(&registry, "outrigger_endpoints", "Endpoints, by state.", &["service", "state"]),
+            discovery_updates: counters(
+                &registry,
+                "outrigger_discovery_updates_total",
+                "Looks at a source, by result.",
+                &["service", "source", "result"],
+            ),
+            discovery_age: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new("outrigger_discovery_age_seconds", "Time since the source last answered."),
+                    &["service"],
+                ),
+            ),
+            connections: gauges(
+                &registry,
+                "outrigger_connections",
+                "Open connections; those of apps belong to no service.",
+                &["service", "side"],
+            ),
+            access_log_lost: register(
+                &registry,
+                IntCounter::new(
+                    "outrigger_access_log_lost_total",
+                    "Access log lines dropped because the log's reader was too slow.",
+                ),
+            ),
+            registry,
+        };
+        let info =
+            gauges(&families.registry, "outrigger_build_info", "Always 1; the label tells the version.", &["version"]);
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Self(Arc::new(families))
+    }
+
+    /// The handles of one service; the same ones each time for the same name.
+    pub fn service(&self, name: &str) -> ServiceMetrics {
+        let f = &self.0;
+        let words = Outcome::words();
+        let by_outcome = |family: &IntCounterVec| words.map(|word| family.with_label_values(&[name, word]));
+        ServiceMetrics {
+            calls: by_outcome(&f.calls),
+            call_duration: f.call_duration.with_label_values(&[name]),
+            attempts: by_outcome(&f.attempts),
+            breaker_state: f.breaker_state.with_label_values(&[name]),
+            breaker_transitions: ["closed", "half_open", "open"]
+                .map(|to| f.breaker_transitions.with_label_values(&[name, to])),
+            bulkhead_in_flight: f.bulkhead_in_flight.with_label_values(&[name]),
+            bulkhead_limit: f.bulkhead_limit.with_label_values(&[name]),
+            retries_reused_connection: f.retries.with_label_values(&[name, "reused_connection"]),
+            endpoints: ["ready", "draining"].map(|state| f.endpoints.with_label_values(&[name, state])),
+            discovery_age: f.discovery_age.with_label_values(&[name]),
+            upstream_connections: f.connections.with_label_values(&[name, Side::Upstream.as_str()]),
+        }
+    }
+
+    /// Counts one look at a service's source.
+    pub fn discovery_look(&self, service: &str, source: SourceKind, result: LookResult) {
+        self.0.discovery_updates.with_label_values(&[service, source.as_str(), result.as_str()]).inc();
+    }
+
+    /// Calls that no service can be blamed for, by outcome.
+    pub fn unattributed_calls(&self) -> [IntCounter; Outcome::COUNT] {
+        Outcome::words().map(|word| self.0.calls.with_label_values(&[NO_SERVICE, word]))
+    }
+
+    /// Open connections of apps.
+    pub fn downstream_connections(&self) -> IntGauge {
+        self.0.connections.with_label_values(&[NO_SERVICE, Side::Downstream.as_str()])
+    }
+
+    /// Access log lines that were dropped.
+    pub fn access_log_lost(&self) -> IntCounter {
+        self.0.access_log_lost.clone()
+    }
+
+    /// Drops every series of a service that is gone.
+    pub fn forget(&self, name: &str) {
+        let f = &self.0;
+        for word in Outcome::words() {
+            // A series that is not there needs no dropping.
+            let _ = f.calls.remove_label_values(&[name, word]);
+            let _ = f.attempts.remove_label_values(&[name, word]);
+        }
+        let _ = f.call_duration.remove_label_values(&[name]);
+        for family in [&f.breaker_state, &f.bulkhead_in_flight, &f.bulkhead_limit] {
+            let _ = family.remove_label_values(&[name]);
+        }
+        for to in ["closed", "half_open", "open"] {
+            let _ = f.breaker_transitions.remove_label_values(&[name, to]);
+        }
+        let _ = f.retries.remove_label_values(&[name, "reused_connection"]);
+        for state in ["ready", "draining"] {
+            let _ = f.endpoints.remove_label_values(&[name, state]);
+        }
+        for kind in [SourceKind::Static, SourceKind::File, SourceKind::Dns, SourceKind::Srv] {
+            for result in [LookResult::Changed, LookResult::Unchanged, LookResult::Empty, LookResult::Failed] {
+                let _ = f.discovery_updates.remove_label_values(&[name, kind.as_str(), result.as_str()]);
+            }
+        }
+        let _ = f.discovery_age.remove_label_values(&[name]);
+        let _ = f.connections.remove_label_values(&[name, Side::Upstream.as_str()]);
+    }
+
+    /// Everything, in Prometheus' text format 0.0.4.
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new()
+            .encode(&self.0.registry.gather(), &mut text)
+            .expect("writing to memory cannot fail, and every family has a name");
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+/// One service's handles.
+#[derive(Clone, Debug)]
+pub struct ServiceMetrics {
+    /// Calls ended, by [`Outcome::index`].
+    pub calls: [IntCounter; Outcome::COUNT],
+    /// How long calls took.
+    pub call_duration: Histogram,
+    /// Attempts ended, by [`Outcome::index`].
+    pub attempts: [IntCounter; Outcome::COUNT],
+    /// 0 closed, 1 half-open, 2 open; set when rendered.
+    pub breaker_state: IntGauge,
+    /// Transitions to closed, half-open and open.
+    pub breaker_transitions: [IntCounter; 3],
+    /// Set when rendered.
+    pub bulkhead_in_flight: IntGauge,
+    /// Set when rendered; 0 when the bulkhead is off.
+    pub bulkhead_limit: IntGauge,
+    /// Attempts repeated because a reused connection had died.
+    pub retries_reused_connection: IntCounter,
+    /// Ready and draining endpoints; set when rendered.
+    pub endpoints: [IntGauge; 2],
+    /// Set when rendered.
+    pub discovery_age: Gauge,
+    /// Open connections to the service's endpoints.
+    pub upstream_connections: IntGauge,
+}
+
+impl ServiceMetrics {
+    /// Counts a call that ended.
+    pub fn call_ended(&self, outcome: Outcome, took: Duration) {
+        self.calls[outcome.index()].inc();
+        self.call_duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts an attempt that ended.
+    pub fn attempt_ended(&self, outcome: Outcome) {
+        self.attempts[outcome.index()].inc();
+    }
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    register(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()), labels))
+}
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: prometheus::Result<C>,
+) -> C {
+    let collector = collector.expect("the names in this file are valid");
+    registry.register(Box::new(collector.clone())).expect("the names in this file are unique");
+    collector
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Reason;
+
+    #[test]
+    fn a_service_that_is_gone_leaves_no_series() {
+        let metrics = Metrics::new();
+        let orders = metrics.service("orders");
+        orders.call_ended(Outcome::Failed(Reason::BreakerOpen), Duration::from_millis(3));
+        metrics.discovery_look("orders", SourceKind::Dns, LookResult::Changed);
+        let text = String::from_utf8(metrics.render()).unwrap();
+        assert!(text.contains(r#"outrigger_calls_total{outcome="breaker_open",service="orders"} 1"#), "{text}");
+        drop(orders);
+        metrics.forget("orders");
+        let text = String::from_utf8(metrics.render()).unwrap();
+        assert!(!text.contains("orders"), "{text}");
+    }
+}

@@ -1,0 +1,8 @@
+//! What outrigger says about itself: metrics, access log, process log.
+//!
+//! Every metric's name and labels stand in `metrics`, every field of an access line in `access_log`.
+//! Nothing else in the program names a metric or formats a log record.
+
+pub mod metrics;
+
+pub use metrics::{Metrics, ServiceMetrics};
