@@ -8,7 +8,7 @@
 //! | policy | asks | file |
 //! |---|---|---|
 //! | deadline | how long may this still take? | `deadline` |
-//! | bulkhead | may one more call be outstanding? | `bulkhead` |
+//! | bulkhead | may one more call be outstanding? | `bulkhead`, with a `queue` |
 //! | breaker | is the service worth trying? | `breaker`, over a `window` |
 //! | balance | which endpoint? | `balance` |
 //!
@@ -20,6 +20,7 @@ pub mod balance;
 pub mod breaker;
 pub mod bulkhead;
 pub mod deadline;
+mod queue;
 mod window;
 
 /// A share of a whole, in percent: 0 to 100.
