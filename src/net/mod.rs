@@ -1,1 +1,3 @@
-//! net.
+//! Speaking to the network: sockets here, DNS lookups in `resolve`.
+
+pub mod tcp;

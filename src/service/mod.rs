@@ -1,2 +1,200 @@
-//! The shell round the policies.
+//! The shell round the policies: the live state of services and their endpoints.
+//!
+//! Policies are pure; here are their clocks, locks and metrics. A [`Service`] joins one service's
+//! configuration with the state that must be one for all workers, so that a threshold means what the
+//! operator wrote: its breaker, its bulkhead, its endpoints and their load. Each piece is an `Arc` of its
+//! own, so that a reload keeps the state of whatever its change does not concern.
+//!
+//! What is lent out on the way of a call comes back when a guard drops, on every path: a
+//! [`Permit`] of the bulkhead, a [`Trial`] of the breaker, a [`Slot`] at an endpoint.
+//!
+//! Discovery does not know this layer, nor this layer discovery: `app` carries sets of endpoints from the
+//! one to the other.
+
+mod breaker;
+mod bulkhead;
+mod endpoint;
+mod lifecycle;
+mod picture;
+mod table;
 pub mod view;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::{ArcSwap, Guard};
+
+pub use breaker::{Breaker, BreakerOpen, Trial};
+pub use bulkhead::{Bulkhead, BulkheadFull, Permit};
+pub use endpoint::{Live, LiveSet, Slot};
+pub use lifecycle::{Lifecycle, Readiness};
+pub use table::{ForceError, Services, Table};
+
+use crate::{
+    config,
+    model::{EndpointSet, ServiceName},
+    telemetry::{Metrics, ServiceMetrics},
+};
+
+/// The clock of every shell: tokio's, so that a test can pause it.
+pub fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// How a service's source is doing; told by discovery, shown by `explain`.
+#[derive(Debug, Clone, Default)]
+pub struct SourceStatus {
+    /// When it last answered.
+    pub last_answer: Option<Instant>,
+    /// What is wrong with it, in words.
+    pub problem: Option<Arc<str>>,
+    /// When the last good set is dropped, while the source says that there are no endpoints.
+    pub drop_at: Option<Instant>,
+}
+
+/// One service: its configuration and its live state.
+#[derive(Debug)]
+pub struct Service {
+    config: Arc<config::Service>,
+    metrics: ServiceMetrics,
+    bulkhead: Option<Arc<Bulkhead>>,
+    breaker: Option<Arc<Breaker>>,
+    endpoints: Arc<Endpoints>,
+}
+
+/// The endpoints of a service and how its source is doing; kept over a reload that leaves the source alone.
+#[derive(Debug)]
+struct Endpoints {
+    live: ArcSwap<LiveSet>,
+    status: Mutex<SourceStatus>,
+    early_look: EarlyLook,
+}
+
+/// How a service asks its source for an early look after a connect failure; set once by whoever watches the source.
+#[derive(Default)]
+struct EarlyLook(std::sync::OnceLock<Box<dyn Fn() + Send + Sync>>);
+
+impl Service {
+    /// A service with fresh state, or with as much of `old`'s as its new configuration leaves meaningful:
+    /// endpoints while the source is the same, breaker and bulkhead while their settings are (a bulkhead
+    /// with other limits keeps its count).
+    pub fn new(config: Arc<config::Service>, metrics: &Metrics, old: Option<&Self>, now: Instant) -> Self {
+        let metrics = metrics.service(config.name.as_str());
+        let policy = &config.policy;
+        let bulkhead = policy.bulkhead.as_ref().map(|settings| {
+            match old.and_then(|old| old.bulkhead.clone().zip(old.config.policy.bulkhead.as_ref())) {
+                Some((bulkhead, before)) => {
+                    if before != settings {
+                        bulkhead.resize(settings.clone());
+                    }
+                    bulkhead
+                }
+                None => Arc::new(Bulkhead::new(settings.clone())),
+            }
+        });
+        let breaker = policy.breaker.as_ref().map(|settings| {
+            match old.filter(|old| old.config.policy.breaker.as_ref() == Some(settings)) {
+                Some(Self { breaker: Some(breaker), .. }) => breaker.clone(),
+                _ => Arc::new(Breaker::new(config.name.clone(), settings.clone(), &metrics, now)),
+            }
+        });
+        let endpoints = match old.filter(|old| old.config.source == config.source) {
+            Some(old) => old.endpoints.clone(),
+            None => Arc::new(Endpoints {
+                live: ArcSwap::from_pointee(LiveSet::empty()),
+                status: Mutex::default(),
+                early_look: EarlyLook::default(),
+            }),
+        };
+        Self { config, metrics, bulkhead, breaker, endpoints }
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &config::Service {
+        &self.config
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &ServiceName {
+        &self.config.name
+    }
+
+    /// Its metric handles.
+    pub fn metrics(&self) -> &ServiceMetrics {
+        &self.metrics
+    }
+
+    /// Its bulkhead, unless that is off.
+    pub fn bulkhead(&self) -> Option<&Arc<Bulkhead>> {
+        self.bulkhead.as_ref()
+    }
+
+    /// Its breaker, unless that is off.
+    pub fn breaker(&self) -> Option<&Arc<Breaker>> {
+        self.breaker.as_ref()
+    }
+
+    /// Its endpoints, right now.
+    pub fn endpoints(&self) -> Guard<Arc<LiveSet>> {
+        self.endpoints.live.load()
+    }
+
+    /// How its source is doing.
+    pub fn source_status(&self) -> SourceStatus {
+        lock(&self.endpoints.status).clone()
+    }
+
+    /// Takes over what discovery found. Endpoints that are still there keep their load and connections;
+    /// those that are gone are retired.
+    pub fn discovered(&self, set: &EndpointSet, status: SourceStatus, now: Instant) {
+        *lock(&self.endpoints.status) = status;
+        let before = self.endpoints.live.load();
+        if before.set().revision() == set.revision() {
+            return;
+        }
+        let after = LiveSet::succeeding(&before, set.clone(), &self.metrics);
+        let gone: Vec<_> = before.gone_in(&after).cloned().collect();
+        self.endpoints.live.store(Arc::new(after));
+        gone.iter().for_each(|endpoint| endpoint.retire(now));
+    }
+
+    /// Says how an early look at the source is asked for; the first word stands.
+    pub fn on_connect_failure(&self, early_look: impl Fn() + Send + Sync + 'static) {
+        let _ = self.endpoints.early_look.0.set(Box::new(early_look));
+    }
+
+    /// Reports that an endpoint could not be connected to: the source may know better by now.
+    pub fn connect_failed(&self) {
+        if let Some(early_look) = self.endpoints.early_look.0.get() {
+            early_look();
+        }
+    }
+
+    /// Retires every endpoint, for a service that is gone or has another source now.
+    pub fn retire_endpoints(&self, now: Instant) {
+        self.endpoints.live.load().live().iter().for_each(|endpoint| endpoint.retire(now));
+    }
+
+    /// Whether both versions of a service watch the same source with the same state.
+    pub fn shares_endpoints_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.endpoints, &other.endpoints)
+    }
+
+    /// Counts a call that ended.
+    pub fn call_ended(&self, outcome: crate::model::Outcome, took: Duration) {
+        self.metrics.call_ended(outcome, took);
+    }
+}
+
+impl std::fmt::Debug for EarlyLook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EarlyLook")
+    }
+}
+
+/// Locks, whatever happened to the last holder: the critical sections here leave nothing half-done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
