@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::now;
 use crate::{
     model::{Endpoint, EndpointSet},
     policy::balance::{Load, PeakEwma},
@@ -150,8 +149,8 @@ impl Slot {
     }
 
     /// Tells the balancer how long the endpoint took to begin its answer.
-    pub fn observe(&self, rtt: Duration) {
-        self.live.observe(now(), rtt);
+    pub fn observe(&self, now: Instant, rtt: Duration) {
+        self.live.observe(now, rtt);
     }
 }
 

@@ -34,7 +34,8 @@ pub use table::{ForceError, Services, Table};
 
 use crate::{
     config,
-    model::{EndpointSet, ServiceName},
+    model::{EndpointSet, Random, ServiceName},
+    policy::balance::Balancer,
     telemetry::{Metrics, ServiceMetrics},
 };
 
@@ -62,6 +63,19 @@ pub struct Service {
     bulkhead: Option<Arc<Bulkhead>>,
     breaker: Option<Arc<Breaker>>,
     endpoints: Arc<Endpoints>,
+    /// One a worker, each locked by its own worker alone.
+    balancers: Box<[Mutex<Balancer>]>,
+}
+
+/// Why no endpoint can be picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPick {
+    /// There are none.
+    NoEndpoints,
+    /// An operator has drained all of them.
+    AllDraining,
+    /// Each has as many attempts outstanding as the bulkhead's `per_endpoint` admits.
+    AllFull,
 }
 
 /// The endpoints of a service and how its source is doing; kept over a reload that leaves the source alone.
@@ -79,8 +93,14 @@ struct EarlyLook(std::sync::OnceLock<Box<dyn Fn() + Send + Sync>>);
 impl Service {
     /// A service with fresh state, or with as much of `old`'s as its new configuration leaves meaningful:
     /// endpoints while the source is the same, breaker and bulkhead while their settings are (a bulkhead
-    /// with other limits keeps its count).
-    pub fn new(config: Arc<config::Service>, metrics: &Metrics, old: Option<&Self>, now: Instant) -> Self {
+    /// with other limits keeps its count). `workers` is how many threads will pick endpoints.
+    pub fn new(
+        config: Arc<config::Service>,
+        metrics: &Metrics,
+        workers: usize,
+        old: Option<&Self>,
+        now: Instant,
+    ) -> Self {
         let metrics = metrics.service(config.name.as_str());
         let policy = &config.policy;
         let bulkhead = policy.bulkhead.as_ref().map(|settings| {
@@ -108,7 +128,32 @@ impl Service {
                 early_look: EarlyLook::default(),
             }),
         };
-        Self { config, metrics, bulkhead, breaker, endpoints }
+        let balancers = (0..workers).map(|_| Mutex::new(Balancer::new(&config.policy.balance))).collect();
+        Self { config, metrics, bulkhead, breaker, endpoints, balancers }
+    }
+
+    /// Picks the endpoint of an attempt for a worker, and counts the attempt there. `key` is the hash of what
+    /// the service balances by, where it does and the request has it.
+    ///
+    /// # Errors
+    /// [`NoPick`] when none may be tried.
+    pub fn pick(&self, worker: usize, key: Option<u64>, now: Instant, random: &mut Random) -> Result<Slot, NoPick> {
+        let set = self.endpoints.live.load();
+        let (live, revision) = (set.live(), set.set().revision());
+        let limit = self.config.policy.bulkhead.as_ref().and_then(|bulkhead| bulkhead.per_endpoint);
+        let usable = |i: usize| !live[i].is_draining() && limit.is_none_or(|limit| live[i].outstanding() < limit);
+        let mut balancer = lock(&self.balancers[worker % self.balancers.len()]);
+        while let Some(i) = balancer.pick(revision, live, usable, key, now, random) {
+            // Another worker may have taken the last place meanwhile; then it is no longer usable.
+            if let Some(slot) = live[i].begin(limit) {
+                return Ok(slot);
+            }
+        }
+        Err(match live {
+            [] => NoPick::NoEndpoints,
+            live if live.iter().all(|live| live.is_draining()) => NoPick::AllDraining,
+            _ => NoPick::AllFull,
+        })
     }
 
     /// Its configuration.

@@ -30,12 +30,12 @@ const LONGEST_HOST: usize = 254;
 
 impl Services {
     /// Builds the table of a configuration, carrying over from `old` what it leaves alone.
-    pub fn new(config: &Config, metrics: &Metrics, old: Option<&Self>, now: Instant) -> Self {
+    pub fn new(config: &Config, metrics: &Metrics, workers: usize, old: Option<&Self>, now: Instant) -> Self {
         let mut by_host = HashMap::default();
         let mut list = Vec::with_capacity(config.services.len());
         for settings in config.services.values() {
             let before = old.and_then(|old| old.find(settings.name.as_str())).filter(|s| *s.name() == settings.name);
-            let service = Arc::new(Service::new(settings.clone(), metrics, before.map(|s| &**s), now));
+            let service = Arc::new(Service::new(settings.clone(), metrics, workers, before.map(|s| &**s), now));
             for name in std::iter::once(&settings.name).chain(&settings.aliases) {
                 by_host.insert(name.as_str().into(), service.clone());
                 by_host.insert(format!("{name}.{}", config.domain).into(), service.clone());
