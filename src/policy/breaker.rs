@@ -33,3 +33,30 @@ pub enum Mode {
     /// It reports what it would do, and refuses nothing.
     Observe,
 }
+
+/// What an operator has decided for a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forced {
+    /// Nothing: it decides.
+    Auto,
+    /// It refuses.
+    Open,
+    /// It admits.
+    Closed,
+}
+
+impl Forced {
+    /// Parses the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Auto, Self::Open, Self::Closed].into_iter().find(|f| f.as_str() == word)
+    }
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
+}
