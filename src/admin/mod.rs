@@ -95,4 +95,4 @@ impl Sidecar for Live {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

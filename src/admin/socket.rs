@@ -50,7 +50,7 @@ pub async fn serve(
 }
 
 /// [`serve`], whatever the sidecar.
-async fn serve_sidecar(
+pub(super) async fn serve_sidecar(
     socket: AdminSocket,
     sidecar: impl Sidecar,
     reload: mpsc::Sender<ReloadRequest>,

@@ -1,13 +1,19 @@
-//! A sidecar made of fixed views, and a client of a few lines, for the tests of both doors.
+//! A sidecar made of fixed views, and a client of a few lines, for the tests of both doors and of the commands.
 
 use std::{
     net::SocketAddr,
+    path::Path,
     sync::{Arc, Mutex},
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
+    sync::mpsc,
+    task::JoinHandle,
+};
 
-use super::Sidecar;
+use super::{ReloadRequest, Sidecar, observe, socket};
 use crate::{
     policy::breaker::Forced,
     service::{ForceError, Readiness, view::*},
@@ -16,13 +22,15 @@ use crate::{
 
 /// One service, `orders`, with the endpoint 10.0.0.1:80 and the alias `o`; another, `plain`, without a breaker.
 #[derive(Clone, Default)]
-pub(super) struct Stand {
-    pub(super) metrics: Metrics,
-    pub(super) why_not_ready: Arc<Mutex<Vec<String>>>,
-    pub(super) done: Arc<Mutex<Vec<String>>>,
+pub(crate) struct Stand {
+    pub(crate) metrics: Metrics,
+    pub(crate) why_not_ready: Arc<Mutex<Vec<String>>>,
+    pub(crate) done: Arc<Mutex<Vec<String>>>,
+    /// As many services in all; the two named ones at least.
+    pub(crate) many: usize,
 }
 
-pub(super) fn view(name: &str) -> ServiceView {
+pub(crate) fn view(name: &str) -> ServiceView {
     ServiceView {
         name: name.into(),
         entry: EntryView { hosts: vec![name.into()], shared: ([127, 0, 0, 1], 8470).into(), listen: None },
@@ -44,7 +52,8 @@ pub(super) fn view(name: &str) -> ServiceView {
 
 impl Sidecar for Stand {
     fn views(&self) -> Vec<ServiceView> {
-        vec![view("orders"), view("plain")]
+        let more = (2..self.many).map(|n| view(&format!("service-{n}")));
+        [view("orders"), view("plain")].into_iter().chain(more).collect()
     }
 
     fn view(&self, name: &str) -> Option<ServiceView> {
@@ -83,8 +92,25 @@ impl Sidecar for Stand {
     }
 }
 
+impl Stand {
+    /// Serves the observe port, for as long as the test's runtime lives.
+    pub(crate) async fn observe(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(observe::serve_sidecar(listener, self.clone(), self.metrics.clone()));
+        addr
+    }
+
+    /// Serves the admin socket, until the task is aborted; what is asked of the configuration's owner comes out.
+    pub(crate) fn admin(&self, path: &Path) -> (JoinHandle<std::io::Result<()>>, mpsc::Receiver<ReloadRequest>) {
+        let (reload, reloads) = mpsc::channel(1);
+        let socket = socket::bind(path).unwrap();
+        (tokio::spawn(socket::serve_sidecar(socket, self.clone(), reload)), reloads)
+    }
+}
+
 /// Sends the text and reads to the end; `(status, whole head, body)`.
-pub(super) async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> (u16, String, String) {
+pub(crate) async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> (u16, String, String) {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

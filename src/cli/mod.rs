@@ -121,6 +121,8 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
+mod conversation;
+#[cfg(test)]
 mod tests {
     use clap::{CommandFactory, error::ErrorKind};
 

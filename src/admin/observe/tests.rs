@@ -9,14 +9,6 @@ use crate::{
     service::view::ServiceView,
 };
 
-/// Starts the port; it stops with the test's runtime.
-async fn start(stand: &Stand) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(serve_sidecar(listener, stand.clone(), stand.metrics.clone()));
-    addr
-}
-
 async fn ask(addr: SocketAddr, method: &str, path: &str) -> (u16, String, String) {
     let stream = TcpStream::connect(addr).await.unwrap();
     exchange(stream, &format!("{method} {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await
@@ -28,7 +20,7 @@ fn parsed(body: &str) -> Value {
 
 #[tokio::test]
 async fn metrics_are_brought_up_to_date_and_rendered() {
-    let addr = start(&Stand::default()).await;
+    let addr = Stand::default().observe().await;
     let (status, head, body) = ask(addr, "GET", "/metrics").await;
     assert_eq!(status, 200);
     assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
@@ -37,7 +29,7 @@ async fn metrics_are_brought_up_to_date_and_rendered() {
 
 #[tokio::test]
 async fn head_has_the_length_and_no_body() {
-    let addr = start(&Stand::default()).await;
+    let addr = Stand::default().observe().await;
     for path in ["/", "/health/live", "/health/ready", "/metrics", "/api/services", "/api/services/orders"] {
         let (got, head, body) = ask(addr, "HEAD", path).await;
         assert_eq!((got, body.as_str()), (200, ""), "{path}");
@@ -50,7 +42,7 @@ async fn head_has_the_length_and_no_body() {
 #[tokio::test]
 async fn readiness_says_why_not() {
     let stand = Stand::default();
-    let addr = start(&stand).await;
+    let addr = stand.observe().await;
     let (status, _, body) = ask(addr, "GET", "/health/ready").await;
     assert_eq!((status, parsed(&body)), (200, json!({ "status": "ready" })));
 
@@ -63,7 +55,7 @@ async fn readiness_says_why_not() {
 
 #[tokio::test]
 async fn services_are_found_by_any_name_they_have() {
-    let addr = start(&Stand::default()).await;
+    let addr = Stand::default().observe().await;
     let (_, _, body) = ask(addr, "GET", "/api/services").await;
     let views: Vec<ServiceView> = serde_json::from_value(parsed(&body)["services"].take()).unwrap();
     assert_eq!(views, [crate::admin::testing::view("orders"), crate::admin::testing::view("plain")]);
@@ -82,7 +74,7 @@ async fn services_are_found_by_any_name_they_have() {
 #[tokio::test]
 async fn nothing_can_be_changed_here() {
     let stand = Stand::default();
-    let addr = start(&stand).await;
+    let addr = stand.observe().await;
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "NONSENSE"] {
         let (status, head, _) = ask(addr, method, "/metrics").await;
         assert_eq!(status, 405, "{method}");
@@ -99,7 +91,7 @@ async fn nothing_can_be_changed_here() {
 
 #[tokio::test]
 async fn what_is_not_http_ends_and_harms_nobody() {
-    let addr = start(&Stand::default()).await;
+    let addr = Stand::default().observe().await;
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100_000));
     let many = format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(5_000));
     for garbage in ["\r\n\r\n", "\0\u{1}\u{2}\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", &long, &many] {
@@ -117,7 +109,7 @@ async fn what_is_not_http_ends_and_harms_nobody() {
 /// Connections that say nothing take every place; they are cut off, and whoever waited is served.
 #[tokio::test(start_paused = true)]
 async fn silent_connections_hold_their_places_for_a_while_only() {
-    let addr = start(&Stand::default()).await;
+    let addr = Stand::default().observe().await;
     let mut silent = Vec::new();
     for _ in 0..serve::CONNECTIONS {
         silent.push(TcpStream::connect(addr).await.unwrap());

@@ -19,8 +19,7 @@ async fn start() -> Served {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("admin.sock");
     let stand = Stand::default();
-    let (reload, reloads) = mpsc::channel(1);
-    let task = tokio::spawn(serve_sidecar(bind(&path).unwrap(), stand.clone(), reload));
+    let (task, reloads) = stand.admin(&path);
     Served { stand, path, reloads, task, _folder: folder }
 }
 

@@ -27,7 +27,7 @@ fn full() -> ServiceView {
             problem: Some("SERVFAIL from 127.0.0.11:53".into()),
             dropped_in_ms: None,
         },
-        endpoints: vec![endpoint(1, "ready", 3.14), endpoint(12, "draining", 0.0)],
+        endpoints: vec![endpoint(1, "ready", 3.12), endpoint(12, "draining", 0.0)],
         policy: [
             ("timeout.request".to_owned(), value("800ms", "service (line 12)")),
             ("bulkhead.max".to_owned(), value("100", "default")),
