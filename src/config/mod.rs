@@ -196,3 +196,51 @@ pub enum Provenance {
     /// The service's own entry, at this line (from 1).
     Service(u32),
 }
+
+/// Stub.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Stub.
+    pub config: Config,
+    /// Stub.
+    pub warnings: Vec<Problem>,
+}
+
+/// Stub.
+#[derive(Debug)]
+pub struct Problem(String);
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Stub.
+#[derive(Debug)]
+pub struct Problems(Vec<Problem>);
+
+impl std::fmt::Display for Problems {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|p| writeln!(f, "{p}"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl Config {
+    /// Stub.
+    pub fn load(path: &std::path::Path) -> Result<Loaded, Problems> {
+        Err(Problems(vec![Problem(format!("{}: stub", path.display()))]))
+    }
+}
+
+/// Stub.
+pub fn find(path: Option<&std::path::Path>) -> PathBuf {
+    path.map_or_else(|| "outrigger.yaml".into(), Into::into)
+}
+
+/// Stub.
+pub fn schema() -> serde_json::Value {
+    serde_json::json!({})
+}
