@@ -244,3 +244,8 @@ pub fn find(path: Option<&std::path::Path>) -> PathBuf {
 pub fn schema() -> serde_json::Value {
     serde_json::json!({})
 }
+
+/// Stub.
+pub fn describe(_service: &Service) -> Vec<(&'static str, String, Provenance)> {
+    Vec::new()
+}

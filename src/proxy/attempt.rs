@@ -179,9 +179,9 @@ async fn within<F: Future>(
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        match timer.as_mut().as_pin_mut() {
-            Some(timer) if timer.poll(cx).is_ready() => Poll::Ready(Err(Interrupted::Deadline)),
-            _ => Poll::Pending,
+        match timer.as_mut().as_pin_mut().map(|timer| timer.poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Err(Interrupted::Deadline)),
+            Some(Poll::Pending) | None => Poll::Pending,
         }
     })
     .await

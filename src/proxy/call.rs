@@ -24,7 +24,7 @@ use crate::{
     model::{Outcome, Reason},
     policy::{balance, deadline::Deadline},
     service::{Permit, Service},
-    telemetry::Record,
+    telemetry::access_log::Record,
 };
 
 /// Everything known about one call under way. It ends with [`Call::end`]; one that is dropped before was

@@ -8,7 +8,7 @@ use std::{
     pin::pin,
     rc::Rc,
     sync::Arc,
-    task::{Poll, Waker},
+    task::Waker,
     time::{Duration, Instant},
 };
 

@@ -84,7 +84,7 @@ pub struct Intakes {
 /// # Errors
 /// The listener cannot be watched at all, or is broken for good.
 pub async fn accept(listener: std::net::TcpListener, entry: Entry, intakes: Intakes) -> io::Result<()> {
-    let listener = AsyncFd::new(listener)?;
+    let listener = AsyncFd::register(listener)?;
     loop {
         let Ok(permit) = intakes.limit.clone().acquire_owned().await else { return Ok(()) };
         let stream = next(&listener).await?;
