@@ -23,7 +23,6 @@ use outrigger::{
 use serde::Deserialize;
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Trace {
     error_rate: f64,
     min_calls: u32,
@@ -95,10 +94,11 @@ fn replay_file(path: &Path) -> (usize, usize) {
     let traces: Vec<Trace> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert!(!traces.is_empty(), "{} holds no trace", path.display());
     for (n, trace) in traces.iter().enumerate() {
-        assert!(!trace.calls.is_empty(), "{}: trace {n} holds no call", path.display());
         trace.replay().unwrap_or_else(|difference| panic!("{}: trace {n}, {difference}", path.display()));
     }
-    (traces.len(), traces.iter().map(|trace| trace.calls.len()).sum())
+    let calls = traces.iter().map(|trace| trace.calls.len()).sum();
+    assert_ne!(calls, 0, "{} holds traces without a call", path.display());
+    (traces.len(), calls)
 }
 
 #[test]
