@@ -135,7 +135,7 @@ impl Relayed {
                 self.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
                 if self.body.is_end_stream() {
                     self.complete();
-                } else if let Poll::Ready(end) = self.poll_total(cx) {
+                } else if let end @ Poll::Ready(_) = self.poll_total(cx) {
                     return end;
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -149,7 +149,7 @@ impl Relayed {
                 self.cut_short(reason, &error.to_string())
             }
             Poll::Pending => match self.poll_total(cx) {
-                Poll::Ready(end) => Poll::Ready(end?),
+                end @ Poll::Ready(_) => end,
                 Poll::Pending => self.poll_pause(cx),
             },
         }

@@ -18,7 +18,7 @@ use std::{
 
 use prometheus::IntGauge;
 use tokio::{
-    io::unix::AsyncFd,
+    net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 
@@ -82,12 +82,12 @@ pub struct Intakes {
 /// Accepts connections from one listener until it is dropped.
 ///
 /// # Errors
-/// The listener cannot be watched at all, or is broken for good.
+/// The listener cannot be watched at all.
 pub async fn accept(listener: std::net::TcpListener, entry: Entry, intakes: Intakes) -> io::Result<()> {
-    let listener = AsyncFd::register(listener)?;
+    let listener = TcpListener::from_std(listener)?;
     loop {
         let Ok(permit) = intakes.limit.clone().acquire_owned().await else { return Ok(()) };
-        let stream = next(&listener).await?;
+        let stream = next(&listener).await;
         let Some(worker) = intakes.workers.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed)) else {
             return Ok(());
         };
@@ -100,22 +100,24 @@ pub async fn accept(listener: std::net::TcpListener, entry: Entry, intakes: Inta
     }
 }
 
-/// The next connection. Accepted by hand, since tokio's listener would enter the connection into this
-/// thread's event loop, and it belongs into a worker's.
-async fn next(listener: &AsyncFd<std::net::TcpListener>) -> io::Result<TcpStream> {
+/// The next connection, taken out of this thread's event loop: it belongs into a worker's.
+async fn next(listener: &TcpListener) -> TcpStream {
     loop {
-        let mut ready = listener.readable().await?;
-        match ready.try_io(|listener| listener.get_ref().accept()) {
-            Err(_would_block) => {}
-            Ok(Ok((stream, _))) => match tcp::prepare_accepted(&stream) {
-                Ok(()) => return Ok(stream),
-                Err(error) => tracing::debug!(%error, "an accepted connection was already gone"),
-            },
-            Ok(Err(error)) if concerns_one_connection(&error) => {}
-            Ok(Err(error)) => {
+        let accepted = match listener.accept().await {
+            Ok((stream, _)) => stream.into_std().and_then(|stream| {
+                tcp::prepare_accepted(&stream)?;
+                Ok(stream)
+            }),
+            Err(error) if concerns_one_connection(&error) => continue,
+            Err(error) => {
                 tracing::warn!(%error, "cannot accept connections right now");
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                continue;
             }
+        };
+        match accepted {
+            Ok(stream) => return stream,
+            Err(error) => tracing::debug!(%error, "an accepted connection was already gone"),
         }
     }
 }

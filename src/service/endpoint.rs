@@ -4,12 +4,13 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use super::now;
 use crate::{
     model::{Endpoint, EndpointSet},
     policy::balance::{Load, PeakEwma},
@@ -38,7 +39,7 @@ impl Live {
             target,
             hash_id,
             outstanding: AtomicU32::new(0),
-            latency: AtomicU64::new(PeakEwma::default().pack()),
+            latency: AtomicU64::new(PeakEwma::new(epoch()).pack()),
             draining: AtomicBool::new(false),
         })
     }
@@ -101,7 +102,7 @@ impl Live {
     }
 
     fn observe(&self, now: Instant, rtt: Duration) {
-        let mut ewma = PeakEwma::unpack(self.latency.load(Ordering::Relaxed));
+        let mut ewma = PeakEwma::unpack(epoch(), self.latency.load(Ordering::Relaxed));
         ewma.observe(now, rtt);
         // Two workers at once may lose one sample of two: the next one makes up for it.
         self.latency.store(ewma.pack(), Ordering::Relaxed);
@@ -132,8 +133,14 @@ impl Load for Arc<Live> {
 
 impl Live {
     fn latency_us(&self, now: Instant) -> f64 {
-        PeakEwma::unpack(self.latency.load(Ordering::Relaxed)).read(now)
+        PeakEwma::unpack(epoch(), self.latency.load(Ordering::Relaxed)).read(now)
     }
+}
+
+/// What latencies are counted from; the same for all.
+fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(now)
 }
 
 /// One attempt's place at an endpoint; it is free again when this drops.
