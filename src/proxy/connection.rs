@@ -8,7 +8,7 @@ use std::{
     pin::pin,
     rc::Rc,
     sync::Arc,
-    task::Waker,
+    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
@@ -65,6 +65,14 @@ impl Control {
         }
     }
 
+    /// Remembers whom to wake when the worker's state changes.
+    pub(super) fn listen(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
     /// Closes the connection when its call has ended, or at once when it is idle.
     pub(super) fn finish(&self) {
         self.finishing.set(true);
@@ -118,10 +126,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
         let mut serving = pin!(builder.serve_connection(TokioIo::new(wire), service).with_upgrades());
         let mut graceful = false;
         poll_fn(|cx| {
-            let known = control.waker.borrow().as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-            if !known {
-                *control.waker.borrow_mut() = Some(cx.waker().clone());
-            }
+            control.listen(cx);
             if control.finishing.get() && !std::mem::replace(&mut graceful, true) {
                 serving.as_mut().graceful_shutdown();
             }

@@ -46,7 +46,7 @@ pub(super) fn spawn(call: Call, attempt: Attempt, downstream: OnUpgrade, upstrea
     });
 }
 
-async fn tunnel(worker: &Worker, downstream: Upgraded, upstream: Upgraded, limit: Option<Duration>) -> Outcome {
+async fn tunnel(worker: &Rc<Worker>, downstream: Upgraded, upstream: Upgraded, limit: Option<Duration>) -> Outcome {
     let (from_app, to_app) = tokio::io::split(TokioIo::new(downstream));
     let (from_endpoint, to_endpoint) = tokio::io::split(TokioIo::new(upstream));
     let last = Rc::new(Cell::new(Instant::now()));
@@ -54,7 +54,9 @@ async fn tunnel(worker: &Worker, downstream: Upgraded, upstream: Upgraded, limit
         tokio::try_join!(copy(from_app, to_endpoint, &last), copy(from_endpoint, to_app, &last))
     });
     let mut silence = pin!(limit.map(|limit| sleep_until(last.get() + limit)));
+    let control = worker.register();
     poll_fn(|cx| {
+        control.listen(cx);
         if worker.is_cut_off() {
             return Poll::Ready(Outcome::Failed(Reason::ShuttingDown));
         }

@@ -9,6 +9,7 @@ use std::{
 
 use http::HeaderValue;
 use prometheus::IntCounter;
+use tokio::sync::Notify;
 
 use super::{connection::Control, headers, upload::Upload};
 use crate::{
@@ -61,6 +62,7 @@ pub struct Worker {
     next_connection: Cell<u64>,
     stopping: Cell<bool>,
     cut_off: Cell<bool>,
+    left: Notify,
 }
 
 impl Worker {
@@ -81,6 +83,7 @@ impl Worker {
             next_connection: Cell::new(0),
             stopping: Cell::new(false),
             cut_off: Cell::new(false),
+            left: Notify::new(),
         })
     }
 
@@ -108,9 +111,11 @@ impl Worker {
         self.each_connection(Control::wake);
     }
 
-    /// How many connections of apps are open.
-    pub fn open_connections(&self) -> usize {
-        self.connections.borrow().len()
+    /// Waits until no connection of an app is open, tunnels included.
+    pub async fn quiet(&self) {
+        while !self.connections.borrow().is_empty() {
+            self.left.notified().await;
+        }
     }
 
     /// Whether calls have to end now.
@@ -132,6 +137,7 @@ impl Worker {
 
     pub(super) fn unregister(&self, id: u64) {
         self.connections.borrow_mut().remove(&id);
+        self.left.notify_one();
     }
 
     /// Counts a call that no service can be blamed for.
@@ -141,7 +147,7 @@ impl Worker {
 
     fn each_connection(&self, act: impl Fn(&Control)) {
         // Copied first: an act may make a connection leave the list.
-        let controls: Vec<_> = self.connections.borrow().values().filter_map(Weak::upgrade).collect();
+        let controls: Vec<Rc<Control>> = self.connections.borrow().values().filter_map(Weak::upgrade).collect();
         controls.iter().for_each(|control| act(control));
     }
 

@@ -122,8 +122,9 @@ impl Service {
         });
         let endpoints = match old.filter(|old| old.config.source == config.source) {
             Some(old) => old.endpoints.clone(),
+            // Another source: the old one's endpoints serve until the new one has spoken.
             None => Arc::new(Endpoints {
-                live: ArcSwap::from_pointee(LiveSet::empty()),
+                live: ArcSwap::new(old.map_or_else(|| Arc::new(LiveSet::empty()), |old| old.endpoints.live.load_full())),
                 status: Mutex::default(),
                 early_look: EarlyLook::default(),
             }),
@@ -196,7 +197,8 @@ impl Service {
     pub fn discovered(&self, set: &EndpointSet, status: SourceStatus, now: Instant) {
         *lock(&self.endpoints.status) = status;
         let before = self.endpoints.live.load();
-        if before.set().revision() == set.revision() {
+        let has_spoken = set.revision() > 0;
+        if !has_spoken || (before.set().revision() == set.revision() && before.set().same_endpoints(set)) {
             return;
         }
         let after = LiveSet::succeeding(&before, set.clone(), &self.metrics);
