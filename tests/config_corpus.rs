@@ -176,7 +176,10 @@ fn a_file_of_any_bytes_is_read_without_a_panic() {
     });
     println!("OUTRIGGER_SEED={seed}");
     let mut random = Random::seeded(seed);
-    let seeds: Vec<_> = [good(), files("tests/config/invalid")].concat();
+    // Mostly good files, so that what is accepted gets its share; never the ones that only exhaust a budget.
+    let costly = |path: &PathBuf| path.ends_with("alias-bomb.yaml") || path.ends_with("too-deep.yaml");
+    let mut seeds: Vec<_> = files("tests/config/invalid").into_iter().filter(|path| !costly(path)).collect();
+    seeds.extend((0..6).flat_map(|_| good()));
     let texts: Vec<_> = seeds.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
     let pieces = [
         "${", "}", "{", "[", "&a ", "*a", "<<: ", "- ", ": ", "\t", "\n", "'", "\"", "|\n", "!!int ", "%", "\u{0}",

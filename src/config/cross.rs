@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use super::{
-    Config, Source,
-    problem::{Report, join, quoted},
+    Config,
+    problem::{Report, join, quoted, shown},
     raw::{Node, Place},
     resolve::Written,
     scalar, units,
@@ -19,7 +19,7 @@ pub(super) fn check(config: &Config, file: &Written<'_>, report: &mut Report<'_>
     names(config, file, report);
     let listeners = listeners(config, file);
     conflicts(&listeners, report);
-    loops(config, file, &listeners, report);
+    loops(file, &listeners, report);
 }
 
 fn ttl(config: &Config, file: &Written<'_>, report: &mut Report<'_>) {
@@ -131,7 +131,7 @@ fn conflicts(listeners: &[Listener], report: &mut Report<'_>) {
 }
 
 /// A service whose endpoint is the sidecar itself would send every call round in circles.
-fn loops(config: &Config, file: &Written<'_>, listeners: &[Listener], report: &mut Report<'_>) {
+fn loops(file: &Written<'_>, listeners: &[Listener], report: &mut Report<'_>) {
     let mut ours: HashMap<u16, Vec<&Listener>> = HashMap::new();
     for listener in listeners.iter().filter(|listener| listener.addr.port() != 0) {
         ours.entry(listener.addr.port()).or_default().push(listener);
@@ -142,23 +142,28 @@ fn loops(config: &Config, file: &Written<'_>, listeners: &[Listener], report: &m
         };
         ours.get(&port).and_then(|listeners| listeners.iter().find(reaches)).copied()
     };
-    for service in config.services.values() {
-        let written = file.at("services").map(Node::entries).unwrap_or_default();
-        // Only a service with an endpoint on one of our ports is looked up: the search is linear.
-        let (key, hit) = match &service.source {
-            Source::Static(addrs) => {
-                ("static", addrs.iter().find_map(|addr| reached(addr.ip(), addr.port()).map(|l| (addr.to_string(), l))))
+    for entry in file.at("services").map(Node::entries).unwrap_or_default() {
+        let found = |key| entry.node.get(key).map(Node::items).unwrap_or_default();
+        for (key, node) in
+            found("static").iter().map(|node| ("static", node)).chain(found("dns").iter().map(|node| ("dns", node)))
+        {
+            let Some(text) = node.text() else { continue };
+            let hit = match (scalar::address(text), scalar::host_port(text)) {
+                (Ok(addr), _) => reached(addr.ip(), addr.port()),
+                (_, Ok((host, port))) if host.eq_ignore_ascii_case("localhost") => {
+                    reached(Ipv4Addr::LOCALHOST.into(), port).or_else(|| reached(Ipv6Addr::LOCALHOST.into(), port))
+                }
+                _ => None,
+            };
+            if let Some(listener) = hit {
+                let path = format!("services.{}.{key}", entry.key);
+                let message = format!(
+                    "{} is the sidecar itself (`{}`): calls would go round in circles",
+                    shown(node),
+                    listener.path
+                );
+                report.error(node.place, &path, message, None);
             }
-            Source::Dns { host, port } if host.eq_ignore_ascii_case("localhost") => {
-                ("dns", reached(std::net::Ipv4Addr::LOCALHOST.into(), *port).map(|l| (format!("{host}:{port}"), l)))
-            }
-            _ => continue,
-        };
-        let Some((text, listener)) = hit else { continue };
-        let same = |entry: &&super::raw::Entry| entry.key.eq_ignore_ascii_case(service.name.as_str());
-        let place = written.iter().find(same).and_then(|entry| entry.node.get(key)).map(|node| node.place);
-        let path = format!("services.{}.{key}", service.name);
-        let message = format!("`{text}` is the sidecar itself (`{}`): calls would go round in circles", listener.path);
-        report.error(place.unwrap_or_default(), &path, message, None);
+        }
     }
 }

@@ -65,11 +65,14 @@ impl Snippet {
 
     fn of(line: &str, place: Place) -> Self {
         let column = (place.column as usize).saturating_sub(1);
-        let start = if column < Self::WIDTH - 20 { 0 } else { column - 20 };
+        let length = line.chars().count();
+        // A line that is too wide is shown from a little before the place.
+        let last = length.saturating_sub(Self::WIDTH);
+        let start = if length <= Self::WIDTH || column < Self::WIDTH / 2 { 0 } else { (column - 40).min(last) };
         let shown = line.chars().skip(start).take(Self::WIDTH);
         let text: String = shown.map(|c| if c.is_control() { ' ' } else { c }).collect();
         let text = text.trim_end().to_owned();
-        let before = (column - start).min(text.chars().count());
+        let before = column.saturating_sub(start).min(text.chars().count());
         let room = text.chars().count() - before;
         Self { before, width: (place.width as usize).clamp(1, room.max(1)), text }
     }
@@ -195,7 +198,7 @@ pub(super) fn join(path: &str, key: &str) -> String {
 pub(super) fn shown(node: &Node) -> String {
     use super::raw::Value;
     match &node.value {
-        Value::Null => "nothing".to_owned(),
+        Value::Null | Value::Unfilled => "nothing".to_owned(),
         Value::Text { written, .. } => quoted(written),
         Value::List(_) => "a list".to_owned(),
         Value::Map(_) => "a map".to_owned(),
@@ -237,7 +240,7 @@ mod tests {
     fn a_long_line_is_cut_round_the_place() {
         let line = "x".repeat(5000);
         let snippet = Snippet::of(&line, Place { line: 1, column: 3000, width: 9000 });
-        assert_eq!((snippet.text.len(), snippet.before, snippet.width), (100, 20, 80));
+        assert_eq!((snippet.text.len(), snippet.before, snippet.width), (100, 39, 61));
         let beyond = Snippet::of("ab", Place { line: 1, column: 40, width: 1 });
         assert_eq!((beyond.before, beyond.width), (2, 1));
     }

@@ -40,6 +40,8 @@ pub(super) struct Node {
 pub(super) enum Value {
     /// Nothing stands after the key.
     Null,
+    /// A scalar that cannot be filled in; the report has it already.
+    Unfilled,
     /// A scalar: as written, and with environment variables filled in.
     Text { written: String, text: String },
     /// A sequence.
@@ -103,8 +105,8 @@ pub(super) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>, report: &m
         return Some(empty());
     }
     let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_depth: 32, max_documents: 1, max_nodes: 1_000_000, max_events: 4_000_000 },
-        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 200_000, max_replay_stack_depth: 16 },
+        budget: serde_saphyr::budget! { max_depth: 32, max_nodes: 1_000_000, max_events: 4_000_000 },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 50_000, max_replay_stack_depth: 16 },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         with_snippet: false,
     };
@@ -131,7 +133,8 @@ fn syntax_error(text: &str, error: &serde_saphyr::Error, report: &mut Report<'_>
     };
     let message = error.without_snippet().to_string();
     let message = message.lines().next().unwrap_or("it cannot be read");
-    let message = message.split(" at line ").next().unwrap_or(message);
+    // What follows is a place, which the problem has, or advice to who calls the parser.
+    let message = [" at line ", "; use "].iter().fold(message, |text, end| text.split(end).next().unwrap_or(text));
     report.error(place, "", format!("not valid YAML: {}", message.trim_start_matches("error: ")), hint);
 }
 
@@ -258,7 +261,7 @@ impl Reader<'_, '_> {
             Ok(text) => Value::Text { text: text.into_owned(), written },
             Err(problem) => {
                 self.report.error(place, path, problem.to_string(), problem.hint());
-                Value::Text { text: written.clone(), written }
+                Value::Unfilled
             }
         }
     }

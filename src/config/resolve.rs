@@ -82,7 +82,9 @@ fn services(file: &Written<'_>, report: &mut Report<'_>) -> BTreeMap<crate::mode
             services.entry(name).or_insert(Arc::new(service));
         }
     }
-    if written.is_empty() {
+    let nothing =
+        |node: &Node| matches!(&node.value, Value::Null) || matches!(&node.value, Value::Map(all) if all.is_empty());
+    if file.at("services").map_or(matches!(file.root.value, Value::Null | Value::Map(_)), nothing) {
         let place = file.root.place;
         let hint = Some("add one under `services:`, as `orders: { dns: orders:8080 }`".to_owned());
         report.warning(place, "services", "the file names no service: every call will get `unknown_service`", hint);

@@ -76,13 +76,15 @@ impl Scalar {
     pub(super) fn check(self, text: &str) -> Result<(), Complaint> {
         match self {
             Self::Word(words) => words.contains(&switch(text)).then_some(()).ok_or_else(|| not_a_word(text, words)),
-            Self::Duration(min, max) => within(units::duration(text)?, min, max, text, units::show_duration),
-            Self::Count(min, max) => within(count(text)?, min, max, text, |n| n.to_string()),
+            Self::Duration(min, max) => {
+                within(units::duration(text)?, (min, max), units::LONGEST, text, units::show_duration)
+            }
+            Self::Count(min, max) => within(count(text)?, (min, max), u64::MAX, text, |n| n.to_string()),
             Self::Share(min) => match units::share(text)? {
                 share if share.as_percent() < min => Err((format!("`{text}` is under {min}%"), None)),
                 _ => Ok(()),
             },
-            Self::Size(min, max) => within(units::size(text)?, min, max, text, units::show_size),
+            Self::Size(min, max) => within(units::size(text)?, (min, max), u64::MAX, text, units::show_size),
             Self::Listen => listen(text).map(drop),
             Self::Address => address(text).map(drop),
             Self::Nameserver => nameserver(text).map(drop),
@@ -96,7 +98,7 @@ impl Scalar {
             Self::AccessLog => access_log(text),
             Self::HashKey => hash_key(text).map(drop),
             Self::Header => header(text).map(drop),
-            Self::Status => within(count(text)?, 200, 599, text, |n| n.to_string()),
+            Self::Status => within(count(text)?, (200, 599), u64::MAX, text, |n| n.to_string()),
             Self::RetryOn => retry_on(text),
             Self::Percentile => plain(is_percentile(text), text, "a percentile from `p50` to `p99`"),
             Self::SlashPath => plain(text.starts_with('/'), text, "a path that begins with `/`"),
@@ -105,31 +107,32 @@ impl Scalar {
     }
 
     /// What is expected, to complete "expected ...".
-    pub(super) fn expected(self) -> String {
-        match self {
-            Self::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
-            Self::Duration(..) => "a time such as `250ms`".to_owned(),
-            Self::Count(..) => "a whole number".to_owned(),
-            Self::Share(_) => "a share such as `50%`".to_owned(),
-            Self::Size(..) => "a size such as `64KiB`".to_owned(),
-            Self::Listen => "IP:PORT or a port".to_owned(),
-            Self::Address => "IP:PORT".to_owned(),
-            Self::Nameserver => "IP or IP:PORT".to_owned(),
-            Self::HostPort => "HOST:PORT".to_owned(),
-            Self::DnsName => "a DNS name".to_owned(),
-            Self::Service => "a service's name".to_owned(),
-            Self::Ip => "an IP address".to_owned(),
-            Self::Cidr => "IP/BITS".to_owned(),
-            Self::Path | Self::Socket => "a path".to_owned(),
-            Self::AccessLog => "`off`, `stdout` or a path".to_owned(),
-            Self::HashKey => "`header NAME`, `cookie NAME` or `path`".to_owned(),
-            Self::Header => "a header's name".to_owned(),
-            Self::Status => "an HTTP status".to_owned(),
-            Self::RetryOn => "`connect`, `reset`, `timeout` or a 5xx status".to_owned(),
-            Self::Percentile => "a percentile such as `p95`".to_owned(),
-            Self::SlashPath => "a path that begins with `/`".to_owned(),
-            Self::Text => "a text".to_owned(),
-        }
+    pub(super) fn expected(self) -> Vec<String> {
+        let one = match self {
+            Self::Word(words) => return words.iter().map(|word| format!("`{word}`")).collect(),
+            Self::Duration(..) => "a time such as `250ms`",
+            Self::Count(..) => "a whole number",
+            Self::Share(_) => "a share such as `50%`",
+            Self::Size(..) => "a size such as `64KiB`",
+            Self::Listen => "IP:PORT or a port",
+            Self::Address => "IP:PORT",
+            Self::Nameserver => "IP or IP:PORT",
+            Self::HostPort => "HOST:PORT",
+            Self::DnsName => "a DNS name",
+            Self::Service => "a service's name",
+            Self::Ip => "an IP address",
+            Self::Cidr => "IP/BITS",
+            Self::Path | Self::Socket => "a path",
+            Self::AccessLog => "`off`, `stdout` or a path",
+            Self::HashKey => "`header NAME`, `cookie NAME` or `path`",
+            Self::Header => "a header's name",
+            Self::Status => "an HTTP status",
+            Self::RetryOn => "`connect`, `reset`, `timeout` or a 5xx status",
+            Self::Percentile => "a percentile such as `p95`",
+            Self::SlashPath => "a path that begins with `/`",
+            Self::Text => "a text",
+        };
+        vec![one.to_owned()]
     }
 
     /// This kind in JSON Schema. Whatever is not plain text may also be a `${VARIABLE}`.
@@ -168,14 +171,23 @@ fn plain(fits: bool, text: &str, what: &str) -> Result<(), Complaint> {
     if fits { Ok(()) } else { Err((format!("{} is not {what}", quoted(text)), None)) }
 }
 
-fn within<T: PartialOrd + Copy>(value: T, min: T, max: T, text: &str, show: fn(T) -> String) -> Result<(), Complaint> {
-    let out = |word, bound| {
-        Err((format!("`{text}` is {word} {}", show(bound)), Some(format!("{} to {}", show(min), show(max)))))
+fn within<T: PartialOrd + Copy>(
+    value: T,
+    (min, max): (T, T),
+    most: T,
+    text: &str,
+    show: fn(T) -> String,
+) -> Result<(), Complaint> {
+    let out = |side| {
+        // The end of what can be written at all is no bound that anybody asks for.
+        let hint =
+            if max == most { format!("at least {}", show(min)) } else { format!("{} to {}", show(min), show(max)) };
+        Err((format!("`{text}` is too {side}"), Some(hint)))
     };
     if value < min {
-        out("under the least,", min)
+        out("small")
     } else if value > max {
-        out("over the most,", max)
+        out("large")
     } else {
         Ok(())
     }

@@ -61,8 +61,16 @@ fn source(entry: &Entry, path: &str, report: &mut Report<'_>) -> Option<Source> 
     let text = || first.node.text();
     match first.key.as_str() {
         "static" => {
-            let addrs = first.node.items().iter().filter_map(|item| scalar::address(item.text()?).ok());
-            Some(Source::Static(addrs.collect()))
+            let mut addrs = Vec::new();
+            for item in first.node.items() {
+                let Some(Ok(addr)) = item.text().map(scalar::address) else { continue };
+                if addrs.contains(&addr) {
+                    report.warning(item.place, &join(path, "static"), format!("`{addr}` is listed twice"), None);
+                } else {
+                    addrs.push(addr);
+                }
+            }
+            Some(Source::Static(addrs))
         }
         "file" => Some(Source::File(PathBuf::from(text()?))),
         "srv" => scalar::dns_name(text()?).ok().map(|name| Source::Srv { name: name.into() }),

@@ -98,18 +98,21 @@ impl Shape {
         self.scalars.is_empty() && self.list.is_none()
     }
 
+    /// What may stand here, to complete "expected ...".
     fn expected(&self) -> String {
-        let mut all: Vec<String> = self.scalars.iter().map(|scalar| scalar.expected()).collect();
-        all.extend(self.list.map(|_| "a list".to_owned()));
+        let mut all: Vec<String> = self.scalars.iter().flat_map(|scalar| scalar.expected()).collect();
+        // A list of what may also stand alone need not be named.
+        all.extend(self.list.filter(|_| self.scalars.is_empty()).map(|_| "a list".to_owned()));
         all.extend((!matches!(self.map, Map::None)).then(|| "a map".to_owned()));
-        all.join(" or ")
+        let last = all.pop().unwrap_or_default();
+        if all.is_empty() { last } else { format!("{} or {last}", all.join(", ")) }
     }
 }
 
 /// Holds a node against the shape of its key.
 pub(super) fn check(node: &Node, shape: &Shape, path: &str, report: &mut Report<'_>) {
     match (&node.value, shape.map, shape.list) {
-        (_, Map::Json, _) => {}
+        (_, Map::Json, _) | (Value::Unfilled, ..) => {}
         (Value::Null, _, _) if shape.takes_only_a_map() => {}
         (Value::Text { written, text }, ..) if !shape.scalars.is_empty() => {
             if let Err((message, hint)) = check_scalar(text, shape) {
@@ -200,7 +203,7 @@ fn check_value(node: &Node, key: Place, shape: &Shape, path: &str, report: &mut 
 fn check_supported(node: &Node, place: Place, key: &Key, path: &str, report: &mut Report<'_>) {
     let Some(none_of_it) = key.later else { return };
     let asks_nothing = match &node.value {
-        Value::Null => true,
+        Value::Null | Value::Unfilled => true,
         Value::Text { text, .. } => none_of_it.contains(&switch(text)),
         Value::List(items) => items.is_empty(),
         Value::Map(_) => false,

@@ -49,7 +49,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, (String, Option<String>)>
         rest = tail;
     }
     let time = Duration::from_nanos(nanos);
-    if time > LONGEST { Err((format!("`{text}` is longer than a year"), None)) } else { Ok(time) }
+    if time > LONGEST {
+        Err((format!("`{text}` is longer than a year"), Some("at most `365d`".into())))
+    } else {
+        Ok(time)
+    }
 }
 
 /// `number` times `size`, rounded down, without the detour over floating point.
