@@ -12,7 +12,7 @@ use std::{
     fs,
     io::Read,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -93,9 +93,9 @@ impl Stamp {
 }
 
 impl File {
-    pub(super) fn new(path: &PathBuf, threads: Arc<Semaphore>) -> Self {
+    pub(super) fn new(path: &Path, threads: Arc<Semaphore>) -> Self {
         let detail = path.to_string_lossy().into();
-        Self { path: path.as_path().into(), origin: Origin { kind: SourceKind::File, detail }, threads, last: None }
+        Self { path: path.into(), origin: Origin { kind: SourceKind::File, detail }, threads, last: None }
     }
 
     async fn see(&mut self) -> Result<Sight, String> {

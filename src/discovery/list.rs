@@ -40,6 +40,9 @@ pub(super) fn read(text: &str, origin: &Origin) -> Result<Vec<Endpoint>, String>
 
 fn parse(text: &str) -> Result<List, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim().is_empty() {
+        return Err("it is empty; a list without endpoints is written `[]`".into());
+    }
     // YAML holds JSON, but not the tabs that some programs indent it with.
     if text.trim_start().starts_with(['[', '{'])
         && let Ok(list) = serde_json::from_str(text)

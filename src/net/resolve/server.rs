@@ -53,6 +53,11 @@ impl Failure {
     pub(super) fn answered(why: impl Into<Arc<str>>) -> Self {
         Self { why: why.into(), silence: false }
     }
+
+    /// There was none.
+    fn silent(why: impl Into<Arc<str>>) -> Self {
+        Self { why: why.into(), silence: true }
+    }
 }
 
 /// What a server says of one name and kind of record.
@@ -188,7 +193,7 @@ impl Server {
         };
         match tokio::time::timeout(share, exchange).await {
             Ok(answer) => read(answer),
-            Err(_) => Err(Failure { why: "no answer in time".into(), silence: true }),
+            Err(_) => Err(Failure::silent("no answer in time")),
         }
     }
 
@@ -238,8 +243,9 @@ fn read(answer: Result<DnsResponse, NetError>) -> Result<Reply, Failure> {
             code => Err(Failure::answered(word(code))),
         },
         Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(Failure::answered(word(code))),
-        Err(error @ (NetError::Timeout | NetError::Io(_) | NetError::NoConnections | NetError::Busy)) => {
-            Err(Failure { why: error.to_string().into(), silence: true })
+        Err(NetError::Timeout) => Err(Failure::silent("no answer in time")),
+        Err(error @ (NetError::Io(_) | NetError::NoConnections | NetError::Busy)) => {
+            Err(Failure::silent(error.to_string()))
         }
         Err(error) => Err(Failure::answered(error.to_string())),
     }
