@@ -1,3 +1,4 @@
-//! Speaking to the network: sockets here, DNS lookups in `resolve`.
+//! Speaking to the network: listening and dialling sockets in `tcp`, DNS lookups in `resolve`.
 
+pub mod resolve;
 pub mod tcp;
