@@ -24,6 +24,7 @@ use crate::proxy::listener::{self, Entry, Intake, Intakes};
 struct Change {
     remove: Vec<Entry>,
     add: Vec<(Entry, TcpListener)>,
+    connections: usize,
     done: oneshot::Sender<()>,
 }
 
@@ -47,12 +48,12 @@ pub(super) fn start(
     let thread = thread::Builder::new().name("acceptor".into()).spawn(move || {
         let limit = Arc::new(Semaphore::new(connections));
         let intakes = Intakes { workers: Rc::from(workers), limit, gauge };
-        LocalSet::new().block_on(&runtime, run(intakes, first, received));
+        LocalSet::new().block_on(&runtime, run(intakes, connections, first, received));
     })?;
     Ok(Acceptor { changes, thread })
 }
 
-async fn run(intakes: Intakes, first: Vec<(Entry, TcpListener)>, mut changes: mpsc::Receiver<Change>) {
+async fn run(intakes: Intakes, mut connections: usize, first: Vec<(Entry, TcpListener)>, mut changes: mpsc::Receiver<Change>) {
     let mut accepting: HashMap<Entry, AbortHandle> = HashMap::new();
     let begin = |accepting: &mut HashMap<_, _>, (entry, socket): (Entry, TcpListener)| {
         let (intakes, name) = (intakes.clone(), entry.clone());
@@ -71,15 +72,33 @@ async fn run(intakes: Intakes, first: Vec<(Entry, TcpListener)>, mut changes: mp
             }
         }
         change.add.into_iter().for_each(|one| begin(&mut accepting, one));
+        resize(&intakes.limit, connections, change.connections);
+        connections = change.connections;
         let _ = change.done.send(());
     }
 }
 
+/// Changes how many connections may be open. A lower limit is reached as connections close.
+fn resize(limit: &Arc<Semaphore>, from: usize, to: usize) {
+    if to >= from {
+        limit.add_permits(to - from);
+        return;
+    }
+    for _ in to..from {
+        let limit = limit.clone();
+        tokio::task::spawn_local(async move {
+            if let Ok(permit) = limit.acquire_owned().await {
+                permit.forget();
+            }
+        });
+    }
+}
+
 impl Acceptor {
-    /// Stops accepting on some sockets and begins on others.
-    pub(super) async fn change(&self, remove: Vec<Entry>, add: Vec<(Entry, TcpListener)>) {
+    /// Stops accepting on some sockets, begins on others, and lets so many connections be open.
+    pub(super) async fn change(&self, remove: Vec<Entry>, add: Vec<(Entry, TcpListener)>, connections: usize) {
         let (done, applied) = oneshot::channel();
-        if self.changes.send(Change { remove, add, done }).await.is_ok() {
+        if self.changes.send(Change { remove, add, connections, done }).await.is_ok() {
             let _ = applied.await;
         }
     }

@@ -110,9 +110,9 @@ impl Sidecar {
         };
 
         let workers = workers::count(&config);
-        let table = Table::default();
+        let services = Services::new(&config, &metrics, access_log.clone(), workers, None, now());
+        let table = Table::new(services);
         table.bound_to(addresses.http);
-        table.replace(Services::new(&config, &metrics, workers, None, now()));
         let lifecycle = Lifecycle::new(table.clone());
 
         let randomness = RandomState::new();
@@ -120,10 +120,7 @@ impl Sidecar {
             index: 0,
             table: table.clone(),
             metrics: metrics.clone(),
-            limits: config.limits,
-            drain: config.drain.limit,
             pseudonym: format!("outrigger-{:08x}", randomness.hash_one("pseudonym") as u32),
-            access_log: access_log.clone(),
             seed: randomness.hash_one("seed"),
         };
         let crew = workers::start(workers, &template).map_err(Error::System)?;

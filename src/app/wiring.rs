@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use tokio::task::AbortHandle;
+use tokio::{sync::watch, task::AbortHandle};
 
 use crate::{
     config::Config,
-    discovery::{Discovery, Snapshot, Subscription},
+    discovery::{Discovery, Nudge, Snapshot, Subscription},
     model::ServiceName,
-    service::{Service, SourceStatus, Table, now},
+    service::{SourceLink, SourceStatus, Table, now},
 };
 
 /// Who watches the sources of the services in the table.
@@ -33,12 +33,18 @@ impl Wiring {
             }
             let subscription = self.discovery.watch(name, &settings.source);
             if let Some(service) = self.table.current().find(name.as_str()) {
-                let nudge = subscription.nudge.clone();
-                service.on_connect_failure(move || nudge.now());
+                let (nudge, snapshots) = (subscription.nudge.clone(), subscription.snapshots.clone());
+                service.link(Link { nudge, snapshots });
             }
             let task = tokio::spawn(carry(self.table.clone(), name.clone(), subscription));
             self.watched.insert(name.clone(), task.abort_handle());
         }
+    }
+
+    /// Has other servers asked from now on: every source is watched anew.
+    pub(super) fn replace_discovery(&mut self, discovery: Discovery) {
+        self.discovery = discovery;
+        self.watched.drain().for_each(|(_, task)| task.abort());
     }
 
     /// Stops watching a service.
@@ -55,7 +61,7 @@ async fn carry(table: Table, name: ServiceName, mut subscription: Subscription) 
         {
             let snapshot = subscription.snapshots.borrow_and_update();
             if let Some(service) = table.current().find(name.as_str()) {
-                hand_over(service, &snapshot);
+                service.discovered(&snapshot.set, now());
             }
         }
         if subscription.snapshots.changed().await.is_err() {
@@ -64,11 +70,23 @@ async fn carry(table: Table, name: ServiceName, mut subscription: Subscription) 
     }
 }
 
-fn hand_over(service: &Service, snapshot: &Snapshot) {
-    let status = SourceStatus {
-        last_answer: snapshot.status.last_answer,
-        problem: snapshot.status.problem.clone(),
-        drop_at: snapshot.status.drop_at,
-    };
-    service.discovered(&snapshot.set, status, now());
+/// What a service knows of its source.
+struct Link {
+    nudge: Nudge,
+    snapshots: watch::Receiver<Snapshot>,
+}
+
+impl SourceLink for Link {
+    fn look_early(&self) {
+        self.nudge.now();
+    }
+
+    fn status(&self) -> SourceStatus {
+        let status = &self.snapshots.borrow().status;
+        SourceStatus {
+            last_answer: status.last_answer,
+            problem: status.problem.clone(),
+            drop_at: status.drop_at,
+        }
+    }
 }

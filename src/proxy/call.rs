@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header::EXPECT, request::Parts};
@@ -24,7 +24,7 @@ use crate::{
     model::{Outcome, Reason},
     policy::{balance, deadline::Deadline},
     service::{Permit, Service},
-    telemetry::access_log::Record,
+    telemetry::{AccessLog, access_log::Record},
 };
 
 /// Everything known about one call under way. It ends with [`Call::end`]; one that is dropped before was
@@ -44,6 +44,7 @@ pub(super) struct Call {
 /// What only the access log wants to know.
 #[derive(Debug)]
 pub(super) struct Note {
+    log: AccessLog,
     at: SystemTime,
     method: Method,
     path: String,
@@ -76,11 +77,11 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
     let started = worker.now();
     let (mut head, body) = request.into_parts();
     let conflict = peer.wire.call_begins(!http_body::Body::is_end_stream(&body));
-    let note = worker.access_log.is_some().then(|| Box::new(Note::of(&head, peer)));
-
-    let routed = match admissible(worker, &head, conflict) {
-        Ok(()) => entry::route(&peer.entry, &mut head, &worker.table.current()),
-        Err(failure) => Err(failure),
+    let (routed, note) = {
+        let services = worker.table.current();
+        let note = services.traffic().access_log.as_ref().map(|log| Box::new(Note::of(log, &head, peer)));
+        let routed = admissible(worker, &head, conflict);
+        (routed.and_then(|()| entry::route(&peer.entry, &mut head, &services)), note)
     };
     let Routed { service, host_names_service } = match routed {
         Ok(routed) => routed,
@@ -137,10 +138,10 @@ fn refuse_unattributed(
     let reply = local_reply::reply(failure, None, &head.method, closing);
     let outcome = Outcome::Failed(failure.reason);
     worker.count_unattributed(outcome);
-    if let (Some(log), Some(mut note)) = (&worker.access_log, note) {
+    if let Some(mut note) = note {
         note.status = Some(reply.status().as_u16());
         note.details = Some(failure.detail.to_string());
-        log.record(&note.record(None, outcome, worker.now().saturating_duration_since(started), 0));
+        note.record(None, outcome, worker.now().saturating_duration_since(started), 0);
     }
     reply
 }
@@ -253,8 +254,8 @@ impl Call {
         self.permit = None;
         let took = self.worker.now().saturating_duration_since(self.started);
         self.service.call_ended(outcome, took);
-        if let (Some(log), Some(note)) = (&self.worker.access_log, &self.note) {
-            log.record(&note.record(Some(self.service.name().as_str()), outcome, took, self.attempts));
+        if let Some(note) = &self.note {
+            note.record(Some(self.service.name().as_str()), outcome, took, self.attempts);
         }
     }
 }
@@ -266,8 +267,9 @@ impl Drop for Call {
 }
 
 impl Note {
-    fn of(head: &Parts, peer: &Peer) -> Self {
+    fn of(log: &AccessLog, head: &Parts, peer: &Peer) -> Self {
         Self {
+            log: log.clone(),
             at: SystemTime::now(),
             method: head.method.clone(),
             path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
@@ -282,14 +284,8 @@ impl Note {
         }
     }
 
-    fn record<'a>(
-        &'a self,
-        service: Option<&'a str>,
-        outcome: Outcome,
-        duration: std::time::Duration,
-        attempts: u32,
-    ) -> Record<'a> {
-        Record {
+    fn record(&self, service: Option<&str>, outcome: Outcome, duration: Duration, attempts: u32) {
+        self.log.record(&Record {
             at: self.at,
             service,
             method: &self.method,
@@ -305,7 +301,7 @@ impl Note {
             bytes_out: self.bytes_out,
             peer: self.peer,
             request_id: self.request_id.as_ref().map(HeaderValue::as_bytes),
-        }
+        });
     }
 }
 

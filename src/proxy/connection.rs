@@ -103,7 +103,8 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
     let control = worker.register();
     let state = WireState::new();
     let peer = Rc::new(Peer { addr: stream.peer_addr().ok(), entry, wire: state.clone() });
-    let wire = Wire::new(stream, state.clone(), worker.limits.header_timeout, STALL_LIMIT);
+    let limits = worker.table.current().traffic().limits;
+    let wire = Wire::new(stream, state.clone(), limits.header_timeout, STALL_LIMIT);
     let service = service_fn({
         let (worker, control) = (worker.clone(), control.clone());
         move |request| {
@@ -116,7 +117,6 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
             }
         }
     });
-    let limits = &worker.limits;
     let mut builder = http1::Builder::new();
     builder.max_buf_size(limits.header_bytes.max(8192)).header_read_timeout(None);
     if limits.headers != DEFAULT_MAX_HEADERS {

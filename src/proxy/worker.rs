@@ -13,10 +13,9 @@ use tokio::sync::Notify;
 
 use super::{connection::Control, headers, upload::Upload};
 use crate::{
-    config::Limits,
     model::{Outcome, Random},
     service::{Table, now},
-    telemetry::{AccessLog, Metrics},
+    telemetry::Metrics,
     upstream::Upstreams,
 };
 
@@ -33,14 +32,8 @@ pub struct WorkerSettings {
     pub table: Table,
     /// Where calls that no service can be blamed for are counted.
     pub metrics: Metrics,
-    /// What an app may ask of us at most.
-    pub limits: Limits,
-    /// How long an endpoint that is gone keeps the connections that are in use.
-    pub drain: Duration,
     /// How this process is known in Via.
     pub pseudonym: String,
-    /// Where calls are logged.
-    pub access_log: Option<AccessLog>,
     /// Seeds what is random in traffic.
     pub seed: u64,
 }
@@ -52,12 +45,9 @@ pub struct Worker {
     pub(super) table: Table,
     pub(super) upstreams: Rc<Upstreams<Upload>>,
     pub(super) random: RefCell<Random>,
-    pub(super) limits: Limits,
     pub(super) via: HeaderValue,
     pub(super) pseudonym: String,
-    pub(super) access_log: Option<AccessLog>,
     unattributed: [IntCounter; Outcome::COUNT],
-    drain: Duration,
     connections: RefCell<HashMap<u64, Weak<Control>>>,
     next_connection: Cell<u64>,
     stopping: Cell<bool>,
@@ -74,11 +64,8 @@ impl Worker {
             table: settings.table,
             upstreams: Upstreams::new(),
             random: RefCell::new(Random::seeded(settings.seed)),
-            limits: settings.limits,
             via: headers::via(&settings.pseudonym),
             pseudonym: settings.pseudonym,
-            access_log: settings.access_log,
-            drain: settings.drain,
             connections: RefCell::default(),
             next_connection: Cell::new(0),
             stopping: Cell::new(false),
@@ -90,7 +77,7 @@ impl Worker {
     /// What has to be done once a second: close what is idle for too long or leads nowhere any more.
     pub fn sweep(&self) {
         let now = now();
-        self.upstreams.sweep(now, self.drain);
+        self.upstreams.sweep(now, self.table.current().traffic().drain);
         self.each_connection(|control| {
             if control.idle_since().is_some_and(|since| now.saturating_duration_since(since) >= IDLE_LIMIT) {
                 control.finish();

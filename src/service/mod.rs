@@ -30,7 +30,7 @@ pub use breaker::{Breaker, BreakerOpen, Trial};
 pub use bulkhead::{Bulkhead, BulkheadFull, Permit};
 pub use endpoint::{Live, LiveSet, Slot};
 pub use lifecycle::{Lifecycle, Readiness};
-pub use table::{ForceError, Services, Table};
+pub use table::{ForceError, Services, Table, Traffic};
 
 use crate::{
     config,
@@ -78,17 +78,25 @@ pub enum NoPick {
     AllFull,
 }
 
-/// The endpoints of a service and how its source is doing; kept over a reload that leaves the source alone.
-#[derive(Debug)]
+/// The endpoints of a service and the way back to their source; kept over a reload that leaves the source alone.
 struct Endpoints {
     live: ArcSwap<LiveSet>,
-    status: Mutex<SourceStatus>,
-    early_look: EarlyLook,
+    link: Mutex<Option<Arc<dyn SourceLink>>>,
 }
 
-/// How a service asks its source for an early look after a connect failure; set once by whoever watches the source.
-#[derive(Default)]
-struct EarlyLook(std::sync::OnceLock<Box<dyn Fn() + Send + Sync>>);
+impl std::fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.live.load().fmt(f)
+    }
+}
+
+/// A service's way back to its source; given by whoever watches that.
+pub trait SourceLink: Send + Sync {
+    /// Asks for an early look: an endpoint could not be connected to.
+    fn look_early(&self);
+    /// How the source is doing.
+    fn status(&self) -> SourceStatus;
+}
 
 impl Service {
     /// A service with fresh state, or with as much of `old`'s as its new configuration leaves meaningful:
@@ -125,8 +133,7 @@ impl Service {
             // Another source: the old one's endpoints serve until the new one has spoken.
             None => Arc::new(Endpoints {
                 live: ArcSwap::new(old.map_or_else(|| Arc::new(LiveSet::empty()), |old| old.endpoints.live.load_full())),
-                status: Mutex::default(),
-                early_look: EarlyLook::default(),
+                link: Mutex::default(),
             }),
         };
         let balancers = (0..workers).map(|_| Mutex::new(Balancer::new(&config.policy.balance))).collect();
@@ -189,13 +196,13 @@ impl Service {
 
     /// How its source is doing.
     pub fn source_status(&self) -> SourceStatus {
-        lock(&self.endpoints.status).clone()
+        let link = lock(&self.endpoints.link).clone();
+        link.map(|link| link.status()).unwrap_or_default()
     }
 
     /// Takes over what discovery found. Endpoints that are still there keep their load and connections;
     /// those that are gone are retired.
-    pub fn discovered(&self, set: &EndpointSet, status: SourceStatus, now: Instant) {
-        *lock(&self.endpoints.status) = status;
+    pub fn discovered(&self, set: &EndpointSet, now: Instant) {
         let before = self.endpoints.live.load();
         let has_spoken = set.revision() > 0;
         if !has_spoken || (before.set().revision() == set.revision() && before.set().same_endpoints(set)) {
@@ -207,15 +214,16 @@ impl Service {
         gone.iter().for_each(|endpoint| endpoint.retire(now));
     }
 
-    /// Says how an early look at the source is asked for; the first word stands.
-    pub fn on_connect_failure(&self, early_look: impl Fn() + Send + Sync + 'static) {
-        let _ = self.endpoints.early_look.0.set(Box::new(early_look));
+    /// Joins it to whoever watches its source.
+    pub fn link(&self, link: impl SourceLink + 'static) {
+        *lock(&self.endpoints.link) = Some(Arc::new(link));
     }
 
     /// Reports that an endpoint could not be connected to: the source may know better by now.
     pub fn connect_failed(&self) {
-        if let Some(early_look) = self.endpoints.early_look.0.get() {
-            early_look();
+        let link = lock(&self.endpoints.link).clone();
+        if let Some(link) = link {
+            link.look_early();
         }
     }
 
@@ -224,20 +232,9 @@ impl Service {
         self.endpoints.live.load().live().iter().for_each(|endpoint| endpoint.retire(now));
     }
 
-    /// Whether both versions of a service watch the same source with the same state.
-    pub fn shares_endpoints_with(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.endpoints, &other.endpoints)
-    }
-
     /// Counts a call that ended.
     pub fn call_ended(&self, outcome: crate::model::Outcome, took: Duration) {
         self.metrics.call_ended(outcome, took);
-    }
-}
-
-impl std::fmt::Debug for EarlyLook {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("EarlyLook")
     }
 }
 

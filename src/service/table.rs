@@ -4,33 +4,52 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{Arc, OnceLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::{ArcSwap, Guard};
 
 use super::{Service, now, view::ServiceView};
 use crate::{
-    config::Config,
+    config::{Config, Limits},
     policy::breaker::Forced,
-    telemetry::Metrics,
+    telemetry::{AccessLog, Metrics},
 };
 
 /// The services of one configuration, by every name that they answer to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Services {
     by_host: HashMap<Box<str>, Arc<Service>, foldhash::fast::RandomState>,
     list: Vec<Arc<Service>>,
-    shared: Option<SocketAddr>,
+    shared: SocketAddr,
     domain: Arc<str>,
+    traffic: Traffic,
+}
+
+/// What holds for all traffic, whatever the service.
+#[derive(Debug, Clone)]
+pub struct Traffic {
+    /// What an app may ask of us at most.
+    pub limits: Limits,
+    /// How long an endpoint that is gone keeps the connections that are in use.
+    pub drain: Duration,
+    /// Where calls are logged.
+    pub access_log: Option<AccessLog>,
 }
 
 /// The longest Host that can name a service: a name, and a dot that some resolvers leave at its end.
 const LONGEST_HOST: usize = 254;
 
 impl Services {
-    /// Builds the table of a configuration, carrying over from `old` what it leaves alone.
-    pub fn new(config: &Config, metrics: &Metrics, workers: usize, old: Option<&Self>, now: Instant) -> Self {
+    /// Builds the table of a configuration for so many workers, carrying over from `old` what it leaves alone.
+    pub fn new(
+        config: &Config,
+        metrics: &Metrics,
+        access_log: Option<AccessLog>,
+        workers: usize,
+        old: Option<&Self>,
+        now: Instant,
+    ) -> Self {
         let mut by_host = HashMap::default();
         let mut list = Vec::with_capacity(config.services.len());
         for settings in config.services.values() {
@@ -42,7 +61,8 @@ impl Services {
             }
             list.push(service);
         }
-        Self { by_host, list, shared: Some(config.listen.http), domain: config.domain.clone() }
+        let traffic = Traffic { limits: config.limits, drain: config.drain.limit, access_log };
+        Self { by_host, list, shared: config.listen.http, domain: config.domain.clone(), traffic }
     }
 
     /// The service that a host names: its name, an alias, or either under the VIP domain; in any letter
@@ -67,9 +87,9 @@ impl Services {
         self.list.iter()
     }
 
-    /// The shared port, for views.
-    pub(super) fn shared_port(&self) -> Option<SocketAddr> {
-        self.shared
+    /// What holds for all traffic.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// The suffix of VIP names.
@@ -79,10 +99,10 @@ impl Services {
 }
 
 /// The current table, shared by everybody. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Table(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     current: ArcSwap<Services>,
     /// The shared port as bound: the config may have said port 0.
@@ -101,6 +121,11 @@ pub enum ForceError {
 }
 
 impl Table {
+    /// A table that starts with these services.
+    pub fn new(services: Services) -> Self {
+        Self(Arc::new(Shared { current: ArcSwap::from_pointee(services), bound: OnceLock::new() }))
+    }
+
     /// The services of the current configuration.
     pub fn current(&self) -> Guard<Arc<Services>> {
         self.0.current.load()
@@ -117,8 +142,9 @@ impl Table {
     }
 
     fn shared_port(&self, services: &Services) -> SocketAddr {
-        let anywhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        self.0.bound.get().copied().or(services.shared_port()).unwrap_or(anywhere)
+        // A port 0 of the config is where the kernel put it; any other may be changed by a reload.
+        let bound = self.0.bound.get().copied();
+        bound.filter(|_| services.shared.port() == 0).unwrap_or(services.shared)
     }
 
     /// The picture of every service.
