@@ -1,6 +1,6 @@
 //! The breaker's rules, each as a timeline: literal milliseconds from the breaker's start.
 
-use super::*;
+use super::{super::Share, *};
 
 /// A breaker with a clock, and short words for what happens to it.
 struct Timeline {
