@@ -1,0 +1,10 @@
+//! End to end: a real sidecar, real sockets, upstreams and apps that do what the test says, byte by byte.
+//!
+//! One binary. `support` is its small language: an [`Origin`](support::Origin) plays the upstream, a
+//! [`Sidecar`](support::Sidecar) runs outrigger on free ports, a [`Client`](support::Client) plays the app.
+//! Nothing here sleeps to wait for something: [`eventually`](support::eventually) asks again until it is so.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod failures;
+mod support;
