@@ -43,6 +43,9 @@ impl Place {
             return Ok(Door::Admin(socket));
         }
         let path = config::find(self.config.as_deref());
+        if self.config.is_some() && !path.exists() {
+            return Err(Failure::No(format!("there is no file {}", path.display())));
+        }
         let observe = match Config::load(&path) {
             Ok(loaded) => loaded.config.listen.observe,
             Err(_) => Rough::read(&path).observe().unwrap_or(OBSERVE),
