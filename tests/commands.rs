@@ -1,5 +1,7 @@
 //! The commands as a script sees them: exit code, stdout, stderr; against doors that give fixed answers.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 use std::{
     io::{Read, Write},
     net::TcpListener,

@@ -3,6 +3,8 @@
 //! The names are taken from `metrics.rs` itself, so that a new metric cannot be forgotten here; types and labels
 //! from what is rendered once every handle has been touched.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
