@@ -7,7 +7,7 @@
 //! | 2 | wrong usage |
 //! | 70 | an internal error (`EX_SOFTWARE` of sysexits.h) |
 //!
-//! A file a command: its arguments and a `run` that ends well or in a [`Failure`]. What an operator asked for goes to
+//! A file a command: its arguments and a `run` that ends well or in a `Failure`. What an operator asked for goes to
 //! stdout, everything else to stderr. The commands about a running sidecar find it by `find` and speak with it
 //! by `client`; they hold no logic of their own about what they show.
 
