@@ -5,6 +5,8 @@
 //! are taken from it, as far as they can be read, and the default port is assumed for the rest.
 
 use std::{
+    fs::File,
+    io::Read,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -21,6 +23,9 @@ use crate::{
 const ADMIN: &str = "OUTRIGGER_ADMIN";
 /// `listen.observe`, unless the file says otherwise.
 const OBSERVE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8471);
+
+/// A file of more bytes is no configuration.
+const LARGEST: u64 = 16 << 20;
 
 /// Where to look for the sidecar.
 #[derive(Debug, clap::Args)]
@@ -43,6 +48,9 @@ impl Place {
             return Ok(Door::Admin(socket));
         }
         let path = config::find(self.config.as_deref());
+        if self.config.is_some() && !path.exists() {
+            return Err(Failure::No(format!("there is no file {}", path.display())));
+        }
         let observe = match Config::load(&path) {
             Ok(loaded) => loaded.config.listen.observe,
             Err(_) => Rough::read(&path).observe().unwrap_or(OBSERVE),
@@ -110,7 +118,9 @@ struct RoughListen {
 
 impl Rough {
     fn read(path: &Path) -> Self {
-        std::fs::read_to_string(path).map(|text| Self::parse(&text)).unwrap_or_default()
+        let mut text = String::new();
+        let read = File::open(path).and_then(|file| file.take(LARGEST).read_to_string(&mut text));
+        read.map(|_| Self::parse(&text)).unwrap_or_default()
     }
 
     fn parse(text: &str) -> Self {

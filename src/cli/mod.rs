@@ -7,7 +7,7 @@
 //! | 2 | wrong usage |
 //! | 70 | an internal error (`EX_SOFTWARE` of sysexits.h) |
 //!
-//! A file a command: its arguments and a `run` that ends well or in a [`Failure`]. What an operator asked for goes to
+//! A file a command: its arguments and a `run` that ends well or in a `Failure`. What an operator asked for goes to
 //! stdout, everything else to stderr. The commands about a running sidecar find it by `find` and speak with it
 //! by `client`; they hold no logic of their own about what they show.
 
@@ -27,6 +27,7 @@ mod top;
 
 use std::{
     io::{self, Write},
+    panic,
     process::ExitCode,
 };
 
@@ -87,23 +88,31 @@ impl From<io::Error> for Failure {
 
 /// The whole program: reads the command line, does what it says. Wrong usage ends the process here, with 2.
 pub fn main() -> ExitCode {
-    let ended = match Cli::parse().command {
-        Command::Demo(args) => return demo::run(&args),
-        Command::Run(args) => run::run(&args),
-        Command::Check(args) => check::run(&args),
-        Command::Explain(args) => explain::run(&args),
-        Command::Top(args) => top::run(&args),
-        Command::Breaker(args) => breaker::run(&args),
-        Command::Drain(args) => drain::run(&args),
-        Command::Hosts(args) => hosts::run(&args),
-        Command::Schema => schema::run(),
-        Command::Health(args) => health::run(&args),
-    };
+    let command = Cli::parse().command;
+    // The panic's own message is on stderr by then.
+    let Ok(ended) = panic::catch_unwind(|| perform(&command)) else { return ExitCode::from(70) };
     match ended {
-        Ok(()) | Err(Failure::ReaderGone) => ExitCode::SUCCESS,
+        Ok(code) => code,
+        Err(Failure::ReaderGone) => ExitCode::SUCCESS,
         Err(Failure::No(why)) => fail(1, &why),
         Err(Failure::Internal(why)) => fail(70, &format!("internal error: {why}")),
     }
+}
+
+fn perform(command: &Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Demo(args) => return Ok(demo::run(args)),
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Top(args) => top::run(args),
+        Command::Breaker(args) => breaker::run(args),
+        Command::Drain(args) => drain::run(args),
+        Command::Hosts(args) => hosts::run(args),
+        Command::Schema => schema::run(),
+        Command::Health(args) => health::run(args),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn fail(code: u8, why: &str) -> ExitCode {
@@ -176,5 +185,22 @@ mod tests {
         }
         let help = Cli::try_parse_from(["outrigger", "--help"]).unwrap_err();
         assert_eq!((help.kind(), help.exit_code()), (ErrorKind::DisplayHelp, 0));
+    }
+
+    #[test]
+    fn the_page_has_a_section_a_command_and_names_every_option() {
+        let page = include_str!("../../docs/commands.md");
+        let sections: Vec<_> = page.split("\n## outrigger ").skip(1).collect();
+        let commands: Vec<_> = Cli::command().get_subcommands().cloned().collect();
+        let documented: Vec<_> = sections.iter().map(|section| section.lines().next().unwrap_or_default()).collect();
+        assert_eq!(documented, commands.iter().map(|command| command.get_name()).collect::<Vec<_>>());
+        // The demo's options are for playing with: its own --help lists them.
+        for (section, command) in sections.iter().zip(&commands).filter(|(_, command)| command.get_name() != "demo") {
+            for long in command.get_arguments().filter_map(|argument| argument.get_long()) {
+                let told =
+                    section.contains(&format!("--{long}")) || long == "config" && page.contains("`-c FILE` names");
+                assert!(told, "{}: --{long}", command.get_name());
+            }
+        }
     }
 }

@@ -8,7 +8,11 @@
 //! `OUTRIGGER_LOG`, in the syntax of tracing's `EnvFilter` (`debug`, `outrigger::discovery=trace`), wins over the
 //! config, for the time in which somebody searches.
 
-use std::{fmt, io::IsTerminal, time::SystemTime};
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+    time::SystemTime,
+};
 
 use tracing_subscriber::{
     EnvFilter, Registry,
@@ -41,12 +45,12 @@ pub fn install(level: Level) -> Control {
     let fixed = overridden.is_some();
     let (filter, handle) = reload::Layer::new(overridden.unwrap_or_else(|| filter_of(level)));
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_timer(Milliseconds);
-    let installed = if std::io::stderr().is_terminal() {
-        registry.with(lines.with_target(false)).try_init()
+    let lines = tracing_subscriber::fmt::layer().with_timer(Milliseconds);
+    let installed = if io::stderr().is_terminal() {
+        registry.with(lines.with_target(false).with_ansi(false).with_writer(|| Harmless(io::stderr()))).try_init()
     } else {
         let json = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
-        registry.with(json).try_init()
+        registry.with(json.with_writer(io::stderr)).try_init()
     };
     if let Some(error) = refused {
         tracing::warn!(%error, variable = OVERRIDE, "the log filter in the environment is not valid, the config's level holds");
@@ -90,9 +94,32 @@ impl FormatTime for Milliseconds {
     }
 }
 
+/// Keeps control characters from a terminal: an error's text may come from another host. JSON escapes them
+/// by itself.
+struct Harmless<W>(W);
+
+impl<W: Write> Write for Harmless<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let is_harmless = |byte: u8| byte == b'\n' || byte == b'\t' || !byte.is_ascii_control();
+        let bytes: Vec<u8> = bytes.iter().map(|&byte| if is_harmless(byte) { byte } else { b'?' }).collect();
+        self.0.write(&bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_escape_sequence_reaches_a_terminal() {
+        let mut out = Vec::new();
+        Harmless(&mut out).write_all("é \u{1b}[2J\u{7}\tx\n".as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "é ?[2J?\tx\n");
+    }
 
     #[test]
     fn each_level_is_a_filter_that_holds_back_other_crates() {

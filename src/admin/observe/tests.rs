@@ -122,3 +122,14 @@ async fn silent_connections_hold_their_places_for_a_while_only() {
         assert!(!answer.starts_with(b"HTTP/1.1 200"));
     }
 }
+
+/// More at once than there are places: the rest waits its turn.
+#[tokio::test]
+async fn a_crowd_is_served_to_the_last() {
+    let addr = Stand { many: 500, ..Stand::default() }.observe().await;
+    let mut crowd = tokio::task::JoinSet::new();
+    for n in 0..300 {
+        crowd.spawn(async move { ask(addr, "GET", if n % 2 == 0 { "/metrics" } else { "/api/services" }).await.0 });
+    }
+    assert!(crowd.join_all().await.iter().all(|&status| status == 200));
+}

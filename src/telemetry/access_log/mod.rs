@@ -57,7 +57,7 @@ pub struct Record<'a> {
     pub request_id: Option<&'a [u8]>,
 }
 
-/// A handle to the log; the line goes nowhere when the log is off. Cheap to clone, one for each worker.
+/// A handle to a log that is on. Cheap to clone, one for each worker.
 ///
 /// Dropping the last handle lets the writer finish what is queued, and waits for it, two seconds at most: a
 /// reader that stands still must not keep the process from stopping.
