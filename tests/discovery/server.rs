@@ -12,7 +12,7 @@ use std::{
 };
 
 use hickory_resolver::proto::{
-    op::{Message, MessageType, ResponseCode},
+    op::{Message, MessageType, OpCode, Query, ResponseCode},
     rr::{
         Name, RData, Record, RecordType,
         rdata::{CNAME, SRV},
@@ -149,6 +149,14 @@ pub fn alias(name: &str, to: &str) -> Record {
 
 pub fn addresses(name: &str, addrs: &[&str]) -> Vec<Record> {
     addrs.iter().map(|addr| record(name, 600, IpAddr::from_str(addr).unwrap().into())).collect()
+}
+
+/// A sound answer, without its id: what garbage is made of.
+pub fn answer_bytes(name: &str, kind: RecordType, records: Vec<Record>) -> Vec<u8> {
+    let mut answer = Message::response(0, OpCode::Query);
+    answer.add_query(Query::query(full(name), kind));
+    answer.add_answers(records);
+    answer.to_vec().unwrap().split_off(2)
 }
 
 /// One free port for both transports.
