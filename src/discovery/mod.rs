@@ -54,6 +54,9 @@ use rhythm::Rhythm;
 /// the looks at files, and nothing else.
 const FILES_AT_ONCE: usize = 8;
 
+/// Endpoints of one service: far more than a sidecar can use, and little enough memory.
+const MAX_ENDPOINTS: usize = 10_000;
+
 /// Something that endpoints are learnt from. The one open trait of the house: looks are rare, so a boxed
 /// future costs nothing that matters.
 pub trait Source: Send {
