@@ -177,6 +177,19 @@ async fn a_truncated_answer_is_asked_for_again_over_tcp() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_stuck_is_not_used_again() {
+    let server = Server::start().await;
+    server.stuck(true);
+    server.say("orders", RecordType::A, Say::Truncated(addresses("orders", &["10.0.0.1"])));
+    let mut settings = settings(&[server.addr]);
+    settings.timeout = Duration::from_millis(200);
+    let mut orders = watch(&settings, &dns("orders"));
+    until(&mut orders, |s| problem(s).contains("no answer in time")).await;
+    server.stuck(false);
+    until(&mut orders, |s| s.set.revision() == 1).await;
+}
+
+#[tokio::test]
 async fn a_forged_answer_with_another_id_is_passed_over() {
     let server = Server::start().await;
     server.say("orders", RecordType::A, Say::AfterForgery(addresses("orders", &["10.0.0.1"])));

@@ -62,6 +62,7 @@ pub struct Asked {
 struct Zone {
     says: HashMap<(String, RecordType), Say>,
     silent: bool,
+    stuck: bool,
     log: Vec<Asked>,
 }
 
@@ -118,6 +119,11 @@ impl Server {
     /// Whether the server says nothing at all.
     pub fn silent(&self, silent: bool) {
         self.zone.lock().unwrap().silent = silent;
+    }
+
+    /// Whether TCP connections that are opened from now on get stuck: they stay open, and say nothing for good.
+    pub fn stuck(&self, stuck: bool) {
+        self.zone.lock().unwrap().stuck = stuck;
     }
 
     pub fn log(&self) -> Vec<Asked> {
@@ -189,12 +195,16 @@ async fn serve_tcp(listener: TcpListener, zone: Arc<Mutex<Zone>>, asked: watch::
 }
 
 async fn serve_connection(mut stream: TcpStream, zone: Arc<Mutex<Zone>>, asked: watch::Sender<usize>) {
+    let stuck = zone.lock().unwrap().stuck;
     while let Ok(len) = stream.read_u16().await {
         let mut query = vec![0; len.into()];
         if stream.read_exact(&mut query).await.is_err() {
             return;
         }
         for answer in answers(&query, Transport::Tcp, &zone, &asked) {
+            if stuck {
+                continue;
+            }
             let len = u16::try_from(answer.len()).unwrap();
             let framed = [&len.to_be_bytes()[..], &answer].concat();
             if stream.write_all(&framed).await.is_err() {

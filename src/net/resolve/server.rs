@@ -15,7 +15,7 @@ use std::{
 
 use hickory_resolver::{
     NameServerPool, PoolContext, TlsConfig,
-    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverOpts},
+    config::{ConnectionConfig, NameServerConfig, ResolverOpts},
     net::{
         DnsError, NetError,
         runtime::TokioRuntimeProvider,
@@ -78,9 +78,14 @@ pub(super) struct Roster {
 
 struct Server {
     addr: SocketAddr,
-    pool: NameServerPool<TokioRuntimeProvider>,
+    timeout: Duration,
+    /// Replaced when the server was silent: one of its TCP connections may be stuck (the peer's machine is
+    /// gone, a firewall has forgotten it), and hickory would go on using it until the kernel gives it up.
+    pool: Mutex<Pool>,
     suspect_until: Mutex<Option<Instant>>,
 }
+
+type Pool = NameServerPool<TokioRuntimeProvider>;
 
 impl Roster {
     pub(super) fn assemble(servers: &[Nameserver], system: &System, timeout: Duration) -> Result<Self, Unusable> {
@@ -160,24 +165,7 @@ impl Roster {
 
 impl Server {
     fn new(addr: SocketAddr, timeout: Duration) -> Result<Self, Unusable> {
-        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-            connection.port = addr.port();
-            connection
-        });
-        let server = NameServerConfig::new(addr.ip(), true, connections.into());
-        let mut options = ResolverOpts::default();
-        options.timeout = timeout;
-        options.attempts = 0; // what is tried again, and when, is decided here
-        options.cache_size = 0;
-        options.use_hosts_file = ResolveHosts::Never;
-        options.max_active_requests = PER_CONNECTION;
-        let tls = TlsConfig::new().map_err(|e| Unusable::Client(e.to_string()))?;
-        let pool = NameServerPool::from_config(
-            [server],
-            Arc::new(PoolContext::new(options, tls)),
-            TokioRuntimeProvider::default(),
-        );
-        Ok(Self { addr, pool, suspect_until: Mutex::new(None) })
+        Ok(Self { addr, timeout, pool: Mutex::new(pool(addr, timeout)?), suspect_until: Mutex::new(None) })
     }
 
     async fn ask(&self, name: &Name, kind: RecordType, share: Duration) -> Result<Reply, Failure> {
@@ -200,7 +188,8 @@ impl Server {
     async fn exchange(&self, name: &Name, kind: RecordType, edns: bool) -> Result<DnsResponse, NetError> {
         let mut options = DnsRequestOptions::default();
         options.use_edns = edns;
-        self.pool.lookup(Query::query(name.clone(), kind), options).first_answer().await
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        pool.lookup(Query::query(name.clone(), kind), options).first_answer().await
     }
 
     /// Whether the server takes its place in the order. A suspect whose time is over does so for one
@@ -218,12 +207,33 @@ impl Server {
     }
 
     fn suspect(&self, now: Instant) {
+        match pool(self.addr, self.timeout) {
+            Ok(fresh) => *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = fresh,
+            Err(error) => tracing::warn!(server = %self.addr, %error, "old connections are kept"),
+        }
         *self.suspect_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + SUSPECT_FOR);
     }
 
     fn trust(&self) {
         *self.suspect_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
+}
+
+/// One server's connections, none of them open yet.
+fn pool(addr: SocketAddr, timeout: Duration) -> Result<Pool, Unusable> {
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+        connection.port = addr.port();
+        connection
+    });
+    let mut options = ResolverOpts::default();
+    options.timeout = timeout;
+    options.max_active_requests = PER_CONNECTION;
+    let tls = TlsConfig::new().map_err(|e| Unusable::Client(e.to_string()))?;
+    Ok(NameServerPool::from_config(
+        [NameServerConfig::new(addr.ip(), true, connections.into())],
+        Arc::new(PoolContext::new(options, tls)),
+        TokioRuntimeProvider::default(),
+    ))
 }
 
 /// What an answer means; hickory hands "nothing there" over as an error.
