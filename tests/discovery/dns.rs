@@ -316,6 +316,10 @@ async fn short_names_are_searched_for_as_resolv_conf_says_and_it_is_read_again()
     assert_eq!(&*found.set.endpoints()[0].authority, "orders:8080");
     let asked: Vec<_> = server.log().into_iter().filter(|a| a.kind == RecordType::A).map(|a| a.name).take(2).collect();
     assert_eq!(asked, ["orders.none.internal", "orders.a.internal"]);
+    std::fs::write(&path, "").unwrap();
+    server.asked_more(6).await;
+    assert_eq!(orders.snapshots.borrow().set.revision(), 1, "half a resolv.conf changes nothing");
+    assert_eq!(problem(&orders.snapshots.borrow()), "");
     search("b.internal");
     assert_eq!(addrs(&until(&mut orders, |s| s.set.revision() == 2).await), ["10.0.0.2:8080"]);
     // A name that has had an answer is not looked past while its server is ill.
@@ -434,7 +438,6 @@ async fn no_answer_is_odd_enough_to_panic() {
     }
     server.a("orders", &["10.0.0.1"]);
     server.say("orders", RecordType::AAAA, Say::Code(ResponseCode::NoError));
-    let mut settings = settings;
     settings.timeout = Duration::from_secs(5);
     let mut orders = watch(&settings, &dns("orders"));
     until(&mut orders, |s| s.set.revision() == 1).await;

@@ -47,6 +47,8 @@ use crate::config;
 /// Lookups that may be under way at once, so that a restart with thousands of services does not flood the
 /// servers. A lookup is one or two queries at a time.
 const IN_FLIGHT: usize = 64;
+/// No lookup takes longer, whatever the config says.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Aliases followed before an answer counts as a loop.
 const MAX_ALIASES: usize = 16;
 /// The TTL of an answer that never changes (`localhost`, an IP literal): more than any server can say.
@@ -110,9 +112,10 @@ impl Resolver {
     /// # Errors
     /// [`Unusable`] if there is no server to ask.
     pub fn with_system(settings: &config::Resolver, system: System) -> Result<Self, Unusable> {
-        let roster = Arc::new(Roster::assemble(&settings.servers, &system, settings.timeout)?);
+        let timeout = settings.timeout.min(MAX_TIMEOUT);
+        let roster = Arc::new(Roster::assemble(&settings.servers, &system, timeout)?);
         Ok(Self(Arc::new(Shared {
-            timeout: settings.timeout,
+            timeout,
             servers: settings.servers.clone(),
             system,
             roster: Mutex::new(roster),
@@ -195,6 +198,8 @@ impl Resolver {
         let mut roster = self.0.roster.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stamp) = roster.outdated(&self.0.system) {
             match Roster::assemble(&self.0.servers, &self.0.system, self.0.timeout) {
+                // Half-written, or gone for a moment: servers that were there are better than a guess.
+                Ok(fresh) if fresh.is_by_default() => roster.keep_in_spite_of(stamp),
                 Ok(fresh) => {
                     tracing::info!(path = %self.0.system.path.display(), "resolv.conf has changed");
                     *roster = Arc::new(fresh);

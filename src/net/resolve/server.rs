@@ -7,8 +7,9 @@
 //! without it.
 
 use std::{
+    collections::HashSet,
     fmt,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -72,6 +73,8 @@ pub(super) enum Reply {
 pub(super) struct Roster {
     servers: Vec<Server>,
     search: Search,
+    /// Whether nobody named a server, so that 127.0.0.1 is asked, as resolv.conf(5) has it.
+    by_default: bool,
     /// The resolv.conf that this was made from; `None` if it plays no part.
     made_from: Mutex<Option<Stamp>>,
 }
@@ -103,13 +106,21 @@ impl Roster {
                 }
             }
         }
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         addrs.retain(|addr| seen.insert(*addr));
-        if addrs.is_empty() {
-            return Err(Unusable::NoServers);
+        let by_default = addrs.is_empty();
+        if by_default {
+            if made_from.is_none() {
+                return Err(Unusable::NoServers);
+            }
+            addrs.push(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), system.port));
         }
         let servers = addrs.into_iter().map(|addr| Server::new(addr, timeout)).collect::<Result<_, _>>()?;
-        Ok(Self { servers, search, made_from: Mutex::new(made_from) })
+        Ok(Self { servers, search, by_default, made_from: Mutex::new(made_from) })
+    }
+
+    pub(super) fn is_by_default(&self) -> bool {
+        self.by_default
     }
 
     pub(super) fn search(&self) -> &Search {
@@ -133,16 +144,18 @@ impl Roster {
         let order = self.order(Instant::now());
         let mut whys: Vec<String> = Vec::new();
         let mut silence = false;
-        for (i, server) in order.iter().enumerate() {
+        let servers = u32::try_from(order.len()).unwrap_or(u32::MAX);
+        for (server, not_asked) in order.iter().zip((1..=servers).rev()) {
             let left = deadline.saturating_duration_since(Instant::now());
-            let share = left / u32::try_from(order.len() - i).unwrap_or(u32::MAX);
+            let share = left / not_asked;
             match server.ask(name, kind, share).await {
                 Ok(reply) => {
                     server.trust();
                     return Ok(reply);
                 }
                 Err(failure) => {
-                    if failure.silence {
+                    // The end of the lookup's time is no sign of a silent server.
+                    if failure.silence && share * 2 * servers >= server.timeout {
                         server.suspect(Instant::now());
                     }
                     silence |= failure.silence;
