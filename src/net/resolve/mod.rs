@@ -6,9 +6,9 @@
 //! it does best: messages, random ids and ports, retransmission, TCP after a truncated answer.
 //!
 //! What is *ours*, and why:
-//! - the order of servers ([`server`]): hickory stops at the first SERVFAIL; an operator who wrote
+//! - the order of servers (`server`): hickory stops at the first SERVFAIL; an operator who wrote
 //!   two servers expects the second to be asked;
-//! - the search list, by the rules of glibc ([`system`]);
+//! - the search list, by the rules of glibc (`system`);
 //! - aliases (CNAME), also in front of SRV records;
 //! - no cache: how long an answer is trusted is the business of the source that asked;
 //! - no `/etc/hosts`: the sidecar's own lines for its VIPs may stand there, and would lead a lookup back
