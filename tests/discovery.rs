@@ -4,6 +4,9 @@
 //! answer that a server can give arrives there as what it is. Times are made small by the settings, and
 //! waited for on the subscription or on the server's own count of queries.
 
+// The modules below share these functions; a test that cannot go on may panic.
+#![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
+
 #[path = "discovery/dns.rs"]
 mod dns;
 #[path = "discovery/file.rs"]
@@ -23,7 +26,7 @@ use outrigger::{
 };
 
 /// Settings that make everything quick but the time-out.
-pub fn settings(servers: &[SocketAddr]) -> Resolver {
+fn settings(servers: &[SocketAddr]) -> Resolver {
     Resolver {
         servers: servers.iter().copied().map(Nameserver::At).collect(),
         ttl_min: Duration::from_millis(5),
@@ -33,17 +36,17 @@ pub fn settings(servers: &[SocketAddr]) -> Resolver {
     }
 }
 
-pub fn dns(host: &str) -> Source {
+fn dns(host: &str) -> Source {
     Source::Dns { host: host.into(), port: 8080 }
 }
 
-pub fn watch(settings: &Resolver, source: &Source) -> Subscription {
+fn watch(settings: &Resolver, source: &Source) -> Subscription {
     let discovery = Discovery::new(settings, Metrics::new()).unwrap();
     discovery.watch(&ServiceName::parse("orders").unwrap(), source)
 }
 
 /// Waits until the snapshot is as wanted.
-pub async fn until(subscription: &mut Subscription, wanted: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+async fn until(subscription: &mut Subscription, wanted: impl FnMut(&Snapshot) -> bool) -> Snapshot {
     let seen = subscription.snapshots.clone();
     let wait = subscription.snapshots.wait_for(wanted);
     match tokio::time::timeout(Duration::from_secs(20), wait).await {
@@ -52,10 +55,10 @@ pub async fn until(subscription: &mut Subscription, wanted: impl FnMut(&Snapshot
     }
 }
 
-pub fn addrs(snapshot: &Snapshot) -> Vec<String> {
+fn addrs(snapshot: &Snapshot) -> Vec<String> {
     snapshot.set.endpoints().iter().map(|e| e.addr.to_string()).collect()
 }
 
-pub fn problem(snapshot: &Snapshot) -> &str {
+fn problem(snapshot: &Snapshot) -> &str {
     snapshot.status.problem.as_deref().unwrap_or("")
 }

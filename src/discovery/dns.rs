@@ -4,7 +4,7 @@
 //! alone, and calls spread evenly over both families would half fail.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -29,8 +29,9 @@ pub(super) struct Dns {
 
 impl Dns {
     pub(super) fn new(resolver: Resolver, host: &Arc<str>, port: u16) -> Self {
-        let bare_v6 = host.parse::<std::net::Ipv6Addr>().is_ok();
-        let authority = if bare_v6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let named = host.strip_suffix('.').unwrap_or(host);
+        let bare_v6 = named.parse::<Ipv6Addr>().is_ok();
+        let authority = if bare_v6 { format!("[{named}]:{port}") } else { format!("{named}:{port}") };
         Self {
             resolver,
             host: Host::new(host),

@@ -15,10 +15,9 @@ use serde::{
     de::{Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
+use super::MAX_ENDPOINTS;
 use crate::model::{Endpoint, Origin};
 
-/// Endpoints that one file may hold.
-const MAX_ENDPOINTS: usize = 10_000;
 /// The greatest weight, as in SRV records, so that a source can be exchanged for another.
 const MAX_WEIGHT: u32 = 65_535;
 

@@ -2,17 +2,17 @@
 //!
 //! A source may fall silent, lie, or lose everything for a minute, and the calls must go on meanwhile.
 //! So looking and believing are two things here. A [`Source`] looks, once each time it is asked, and
-//! reports what it saw. What is believed is decided in one place for all sources: [`keep`] holds the last
+//! reports what it saw. What is believed is decided in one place for all sources: `keep` holds the last
 //! good set through failures, and gives a set that the source says is gone some time before it is
-//! dropped; [`rhythm`] says when to look again; [`supervise`] is the shell that joins them to clocks,
+//! dropped; `rhythm` says when to look again; `supervise` is the shell that joins them to clocks,
 //! metrics and subscribers.
 //!
 //! | source | looks at | again |
 //! |---|---|---|
-//! | [`fixed`] | addresses in the config | never |
-//! | [`file`] | a list in YAML or JSON | each second, at its `stat` |
-//! | [`dns`] | A and AAAA records | as the TTL says, within the config's range |
-//! | [`srv`] | SRV records and their targets' addresses | the same |
+//! | `fixed` | addresses in the config | never |
+//! | `file` | a list in YAML or JSON | each second, at its `stat` |
+//! | `dns` | A and AAAA records | as the TTL says, within the config's range |
+//! | `srv` | SRV records and their targets' addresses | the same |
 //!
 //! Everything runs on the control thread. To add a source: a module with a [`Source`], a variant in
 //! `config::Source` and `SourceKind`, an arm in [`Discovery::watch`], a row above and in
@@ -53,6 +53,9 @@ use rhythm::Rhythm;
 /// Files that may be looked at at once, each on a thread of its own: a file system that hangs may stop
 /// the looks at files, and nothing else.
 const FILES_AT_ONCE: usize = 8;
+
+/// Endpoints of one service: far more than a sidecar can use, and little enough memory.
+const MAX_ENDPOINTS: usize = 10_000;
 
 /// Something that endpoints are learnt from. The one open trait of the house: looks are rare, so a boxed
 /// future costs nothing that matters.

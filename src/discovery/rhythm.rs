@@ -10,6 +10,8 @@ use super::Again;
 
 /// A look that was asked for early begins no sooner than this after the last one has ended.
 const EARLY: Duration = Duration::from_millis(500);
+/// No pause is shorter, whatever the config says: a look that fails at once must not become a busy loop.
+const FLOOR: Duration = Duration::from_millis(5);
 /// The share of an interval over which looks are spread.
 const SPREAD: f64 = 0.2;
 /// The share of a poll's interval that is added at random.
@@ -41,7 +43,7 @@ impl Rhythm {
 
     /// The pause that an early look has to keep.
     pub(super) fn early(&self) -> Duration {
-        EARLY.min(self.ttl_min)
+        EARLY.min(self.ttl_min).max(FLOOR)
     }
 
     /// A time clamped to the range and spread over its last fifth; at the lower end of the range over
@@ -49,7 +51,9 @@ impl Rhythm {
     fn spread(&self, time: Duration, share: f64) -> Duration {
         let time = time.clamp(self.ttl_min.min(self.ttl_max), self.ttl_max);
         let early = time.mul_f64(SPREAD * share);
-        if time - early >= self.ttl_min { time - early } else { (time + early).min(self.ttl_max) }
+        let spread =
+            if time - early >= self.ttl_min { time - early } else { time.saturating_add(early).min(self.ttl_max) };
+        spread.max(FLOOR)
     }
 }
 
@@ -88,5 +92,11 @@ mod tests {
         assert_eq!(upside_down.pause(Again::Ttl(Duration::MAX), 0, 0.5), Some(Duration::from_secs(5)));
         let endless = Rhythm { ttl_min: Duration::MAX, ttl_max: Duration::MAX };
         assert_eq!(endless.pause(Again::BackOff, u32::MAX, 0.0), Some(Duration::MAX));
+        assert_eq!(endless.pause(Again::Ttl(Duration::ZERO), 1, 0.9), Some(Duration::MAX));
+        let none = Rhythm { ttl_min: Duration::ZERO, ttl_max: Duration::ZERO };
+        for again in [Again::BackOff, Again::Ttl(Duration::ZERO), Again::Ttl(Duration::MAX)] {
+            assert_eq!(none.pause(again, 7, 0.5), Some(FLOOR));
+        }
+        assert_eq!(none.early(), FLOOR);
     }
 }

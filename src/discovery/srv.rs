@@ -20,7 +20,7 @@ use std::{
 use tokio::task::JoinSet;
 
 use super::{
-    Again, Look, Report, Sight, Source,
+    Again, Look, MAX_ENDPOINTS, Report, Sight, Source,
     host::{Host, Resolved},
 };
 use crate::{
@@ -128,6 +128,10 @@ impl Srv {
                     origin: self.origin.clone(),
                 });
             }
+        }
+        if endpoints.len() > MAX_ENDPOINTS {
+            endpoints.sort_by_key(|e| (e.priority, e.addr));
+            endpoints.truncate(MAX_ENDPOINTS);
         }
         endpoints
     }

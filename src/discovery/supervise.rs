@@ -1,9 +1,15 @@
 //! The shell round one source: looks, hears, publishes, waits, over and over.
 //!
 //! It owns the clock, the log and the channel; what is believed and when to look again is decided in
-//! [`keep`](super::keep) and [`rhythm`](super::rhythm).
+//! `keep` and `rhythm`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::{
     sync::{Notify, watch},
@@ -11,7 +17,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Nudge, Report, Snapshot, Source, Status, Subscription, keep::Keeper, rhythm::Rhythm};
+use super::{Again, Nudge, Report, Sight, Snapshot, Source, Status, Subscription, keep::Keeper, rhythm::Rhythm};
 use crate::{
     model::{EndpointSet, Random, ServiceName},
     telemetry::metrics::LookResult,
@@ -52,7 +58,7 @@ pub(super) fn start(watch: Watch) -> Subscription {
 async fn run(mut watch: Watch, publisher: watch::Sender<Snapshot>, nudged: Arc<Notify>) {
     let mut futile: u32 = 0;
     loop {
-        let Report { sight, again } = watch.source.look().await;
+        let Report { sight, again } = look(&mut *watch.source).await;
         let looked = Instant::now();
         let result = watch.keeper.hear(sight, looked.into_std());
         (watch.count)(result);
@@ -87,6 +93,19 @@ async fn run(mut watch: Watch, publisher: watch::Sender<Snapshot>, nudged: Arc<N
             false
         });
     }
+}
+
+/// Looks once. A look that panics has failed, no more: what a stranger's answer can do to a parser must not
+/// freeze a service's endpoints for good.
+async fn look(source: &mut dyn Source) -> Report {
+    let mut look = source.look();
+    poll_fn(|cx| {
+        catch_unwind(AssertUnwindSafe(|| look.as_mut().poll(cx))).unwrap_or_else(|_| {
+            let sight = Sight::Failed("the look broke off: this is a bug".into());
+            Poll::Ready(Report { sight, again: Again::BackOff })
+        })
+    })
+    .await
 }
 
 async fn until(time: Option<Instant>) {
@@ -142,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        discovery::{Again, Look, Sight},
+        discovery::Look,
         model::{Endpoint, Origin, SourceKind},
     };
 
@@ -175,15 +194,18 @@ mod tests {
     fn watch(script: impl Into<VecDeque<Sight>>) -> (Subscription, Arc<Mutex<Vec<Instant>>>) {
         let asked = Arc::default();
         let source = Scripted { script: script.into(), asked: Arc::clone(&asked) };
-        let subscription = start(Watch {
+        (watch_source(Box::new(source)), asked)
+    }
+
+    fn watch_source(source: Box<dyn Source>) -> Subscription {
+        start(Watch {
             service: ServiceName::parse("orders").unwrap(),
-            source: Box::new(source),
+            source,
             keeper: Keeper::new(Duration::from_secs(30)),
             rhythm: Rhythm { ttl_min: Duration::from_secs(1), ttl_max: TTL },
             random: Random::seeded(7),
             count: Box::new(|_| {}),
-        });
-        (subscription, asked)
+        })
     }
 
     #[tokio::test(start_paused = true)]
@@ -240,6 +262,29 @@ mod tests {
         assert!(waited.is_err());
         assert!(asked.lock().unwrap().len() >= 12);
         assert!(subscription.snapshots.borrow().status.last_answer.unwrap() > first);
+    }
+
+    struct Broken(bool);
+
+    impl Source for Broken {
+        fn look(&mut self) -> Look<'_> {
+            Box::pin(async {
+                tokio::task::yield_now().await;
+                self.0 = !self.0;
+                assert!(self.0, "every second look panics");
+                Report { sight: live(1), again: Again::Ttl(TTL) }
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_panics_is_a_look_that_failed() {
+        let mut subscription = watch_source(Box::new(Broken(false)));
+        for problem in [false, true, false, true] {
+            subscription.snapshots.changed().await.unwrap();
+            let snapshot = subscription.snapshots.borrow_and_update();
+            assert_eq!((snapshot.status.problem.is_some(), snapshot.set.revision()), (problem, 1));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use hickory_resolver::proto::{
-    op::{Message, MessageType, ResponseCode},
+    op::{Message, MessageType, OpCode, Query, ResponseCode},
     rr::{
         Name, RData, Record, RecordType,
         rdata::{CNAME, SRV},
@@ -62,6 +62,7 @@ pub struct Asked {
 struct Zone {
     says: HashMap<(String, RecordType), Say>,
     silent: bool,
+    stuck: bool,
     log: Vec<Asked>,
 }
 
@@ -120,6 +121,11 @@ impl Server {
         self.zone.lock().unwrap().silent = silent;
     }
 
+    /// Whether TCP connections that are opened from now on get stuck: they stay open, and say nothing for good.
+    pub fn stuck(&self, stuck: bool) {
+        self.zone.lock().unwrap().stuck = stuck;
+    }
+
     pub fn log(&self) -> Vec<Asked> {
         self.zone.lock().unwrap().log.clone()
     }
@@ -149,6 +155,14 @@ pub fn alias(name: &str, to: &str) -> Record {
 
 pub fn addresses(name: &str, addrs: &[&str]) -> Vec<Record> {
     addrs.iter().map(|addr| record(name, 600, IpAddr::from_str(addr).unwrap().into())).collect()
+}
+
+/// A sound answer, without its id: what garbage is made of.
+pub fn answer_bytes(name: &str, kind: RecordType, records: Vec<Record>) -> Vec<u8> {
+    let mut answer = Message::response(0, OpCode::Query);
+    answer.add_query(Query::query(full(name), kind));
+    answer.add_answers(records);
+    answer.to_vec().unwrap().split_off(2)
 }
 
 /// One free port for both transports.
@@ -181,12 +195,16 @@ async fn serve_tcp(listener: TcpListener, zone: Arc<Mutex<Zone>>, asked: watch::
 }
 
 async fn serve_connection(mut stream: TcpStream, zone: Arc<Mutex<Zone>>, asked: watch::Sender<usize>) {
+    let stuck = zone.lock().unwrap().stuck;
     while let Ok(len) = stream.read_u16().await {
         let mut query = vec![0; len.into()];
         if stream.read_exact(&mut query).await.is_err() {
             return;
         }
         for answer in answers(&query, Transport::Tcp, &zone, &asked) {
+            if stuck {
+                continue;
+            }
             let len = u16::try_from(answer.len()).unwrap();
             let framed = [&len.to_be_bytes()[..], &answer].concat();
             if stream.write_all(&framed).await.is_err() {

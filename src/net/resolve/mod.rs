@@ -6,9 +6,9 @@
 //! it does best: messages, random ids and ports, retransmission, TCP after a truncated answer.
 //!
 //! What is *ours*, and why:
-//! - the order of servers ([`server`]): hickory stops at the first SERVFAIL; an operator who wrote
+//! - the order of servers (`server`): hickory stops at the first SERVFAIL; an operator who wrote
 //!   two servers expects the second to be asked;
-//! - the search list, by the rules of glibc ([`system`]);
+//! - the search list, by the rules of glibc (`system`);
 //! - aliases (CNAME), also in front of SRV records;
 //! - no cache: how long an answer is trusted is the business of the source that asked;
 //! - no `/etc/hosts`: the sidecar's own lines for its VIPs may stand there, and would lead a lookup back
@@ -16,11 +16,12 @@
 //!
 //! Left out: DNSSEC validation, encrypted transports, mDNS.
 
+mod answer;
 mod server;
 mod system;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -28,17 +29,26 @@ use std::{
 
 use hickory_resolver::proto::{
     op::{Message, ResponseCode},
-    rr::{Name, RData, Record, RecordType},
+    rr::{Name, RecordType},
 };
 use tokio::{sync::Semaphore, time::Instant};
 
-use self::server::{Reply, Roster};
-pub use self::{server::Failure, system::System};
+pub use self::{
+    answer::{Addresses, Answer, Target, Targets},
+    server::Failure,
+    system::System,
+};
+use self::{
+    answer::{Followed, addresses_in, follow, targets_in},
+    server::{Reply, Roster},
+};
 use crate::config;
 
 /// Lookups that may be under way at once, so that a restart with thousands of services does not flood the
 /// servers. A lookup is one or two queries at a time.
 const IN_FLIGHT: usize = 64;
+/// No lookup takes longer, whatever the config says.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Aliases followed before an answer counts as a loop.
 const MAX_ALIASES: usize = 16;
 /// The TTL of an answer that never changes (`localhost`, an IP literal): more than any server can say.
@@ -55,62 +65,6 @@ struct Shared {
     system: System,
     roster: Mutex<Arc<Roster>>,
     in_flight: Semaphore,
-}
-
-/// What a lookup of one kind of record came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer<T> {
-    /// These are the records.
-    Found {
-        /// At least one.
-        records: Vec<T>,
-        /// The lowest TTL on the way to them, unclamped.
-        ttl: Duration,
-    },
-    /// The name is there and has no such record (NOERROR without an answer, RFC 2308 §2.2).
-    NoRecords,
-    /// The name is not there (NXDOMAIN, RFC 2308 §2.1).
-    NoName,
-    /// Nobody knows: SERVFAIL, REFUSED, silence, garbage.
-    Failed(Failure),
-}
-
-impl<T> Answer<T> {
-    /// Whether there are records.
-    pub fn is_found(&self) -> bool {
-        matches!(self, Self::Found { .. })
-    }
-}
-
-/// The addresses of a host, by family: what one family came to says nothing of the other.
-#[derive(Debug, Clone)]
-pub struct Addresses {
-    /// From A records.
-    pub v4: Answer<IpAddr>,
-    /// From AAAA records.
-    pub v6: Answer<IpAddr>,
-}
-
-/// One SRV record.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Target {
-    /// The lowest is used first.
-    pub priority: u16,
-    /// Its share within its priority, relative to its peers.
-    pub weight: u16,
-    /// Where the service listens.
-    pub port: u16,
-    /// The host, lower case, without its last dot; `.` means that the service is not offered (RFC 2782).
-    pub host: Arc<str>,
-}
-
-/// What an SRV lookup came to.
-#[derive(Debug, Clone)]
-pub struct Targets {
-    /// The records.
-    pub targets: Answer<Target>,
-    /// Addresses that came with the answer, by host: a target found here needs no lookup of its own.
-    pub glue: HashMap<Arc<str>, Vec<IpAddr>>,
 }
 
 /// A name that is asked for again and again.
@@ -158,9 +112,10 @@ impl Resolver {
     /// # Errors
     /// [`Unusable`] if there is no server to ask.
     pub fn with_system(settings: &config::Resolver, system: System) -> Result<Self, Unusable> {
-        let roster = Arc::new(Roster::assemble(&settings.servers, &system, settings.timeout)?);
+        let timeout = settings.timeout.min(MAX_TIMEOUT);
+        let roster = Arc::new(Roster::assemble(&settings.servers, &system, timeout)?);
         Ok(Self(Arc::new(Shared {
-            timeout: settings.timeout,
+            timeout,
             servers: settings.servers.clone(),
             system,
             roster: Mutex::new(roster),
@@ -243,6 +198,8 @@ impl Resolver {
         let mut roster = self.0.roster.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stamp) = roster.outdated(&self.0.system) {
             match Roster::assemble(&self.0.servers, &self.0.system, self.0.timeout) {
+                // Half-written, or gone for a moment: servers that were there are better than a guess.
+                Ok(fresh) if fresh.is_by_default() => roster.keep_in_spite_of(stamp),
                 Ok(fresh) => {
                     tracing::info!(path = %self.0.system.path.display(), "resolv.conf has changed");
                     *roster = Arc::new(fresh);
@@ -352,94 +309,6 @@ async fn find<T>(
         }
     }
     Err(Answer::Failed(Failure::answered(format!("{name} is an alias that leads nowhere"))))
-}
-
-/// Where the aliases of one message lead, with the lowest TTL on the way.
-enum Followed {
-    /// To a name that has records in this message.
-    To(Name, u32),
-    /// To a name that has none here.
-    Onward(Name, u32),
-    /// There is neither record nor alias for the name.
-    Nowhere,
-    /// In a circle.
-    Loop,
-}
-
-fn follow(message: &Message, from: &Name, kind: RecordType) -> Followed {
-    let mut name = from.clone();
-    let mut ttl = u32::MAX;
-    for _ in 0..MAX_ALIASES {
-        let lowest = message.answers.iter().filter(|r| r.name == name && r.record_type() == kind).map(ttl_of).min();
-        if let Some(lowest) = lowest {
-            return Followed::To(name, ttl.min(lowest));
-        }
-        let alias = message.answers.iter().filter(|r| r.name == name).find_map(|r| match &r.data {
-            RData::CNAME(alias) => Some((alias.0.clone(), ttl_of(r))),
-            _ => None,
-        });
-        match alias {
-            Some((next, t)) => {
-                ttl = ttl.min(t);
-                name = next;
-            }
-            None if &name == from => return Followed::Nowhere,
-            None => return Followed::Onward(name, ttl),
-        }
-    }
-    Followed::Loop
-}
-
-fn addresses_in(found: Result<(Message, Duration), Answer<IpAddr>>) -> Answer<IpAddr> {
-    let (message, ttl) = match found {
-        Ok(found) => found,
-        Err(answer) => return answer,
-    };
-    let records: Vec<IpAddr> = message.answers.iter().filter_map(|r| address(&r.data)).collect();
-    if records.is_empty() { Answer::NoRecords } else { Answer::Found { records, ttl } }
-}
-
-/// A record's TTL in seconds; 32 bits are a TTL of 0 (RFC 2181 §8).
-fn ttl_of(record: &Record) -> u32 {
-    if record.ttl > i32::MAX as u32 { 0 } else { record.ttl }
-}
-
-fn address(data: &RData) -> Option<IpAddr> {
-    match data {
-        RData::A(a) => Some(a.0.into()),
-        RData::AAAA(aaaa) => Some(aaaa.0.into()),
-        _ => None,
-    }
-}
-
-fn targets_in(message: &Message, mut ttl: Duration) -> Targets {
-    let mut records = Vec::new();
-    for record in &message.answers {
-        if let RData::SRV(srv) = &record.data {
-            let host = host_of(&srv.target);
-            records.push(Target { priority: srv.priority, weight: srv.weight, port: srv.port, host });
-        }
-    }
-    let hosts: HashSet<Arc<str>> = records.iter().map(|t| Arc::clone(&t.host)).collect();
-    let mut glue: HashMap<Arc<str>, Vec<IpAddr>> = HashMap::new();
-    for record in &message.additionals {
-        let Some(addr) = address(&record.data) else { continue };
-        let host = host_of(&record.name);
-        if hosts.contains(&host) {
-            ttl = ttl.min(Duration::from_secs(ttl_of(record).into()));
-            glue.entry(host).or_default().push(addr);
-        }
-    }
-    let targets = if records.is_empty() { Answer::NoRecords } else { Answer::Found { records, ttl } };
-    Targets { targets, glue }
-}
-
-fn host_of(name: &Name) -> Arc<str> {
-    let text = name.to_ascii().to_ascii_lowercase();
-    match text.strip_suffix('.') {
-        Some("") | None => text.into(),
-        Some(host) => host.into(),
-    }
 }
 
 #[cfg(test)]

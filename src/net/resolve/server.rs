@@ -7,15 +7,16 @@
 //! without it.
 
 use std::{
+    collections::HashSet,
     fmt,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use hickory_resolver::{
     NameServerPool, PoolContext, TlsConfig,
-    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverOpts},
+    config::{ConnectionConfig, NameServerConfig, ResolverOpts},
     net::{
         DnsError, NetError,
         runtime::TokioRuntimeProvider,
@@ -72,15 +73,22 @@ pub(super) enum Reply {
 pub(super) struct Roster {
     servers: Vec<Server>,
     search: Search,
+    /// Whether nobody named a server, so that 127.0.0.1 is asked, as resolv.conf(5) has it.
+    by_default: bool,
     /// The resolv.conf that this was made from; `None` if it plays no part.
     made_from: Mutex<Option<Stamp>>,
 }
 
 struct Server {
     addr: SocketAddr,
-    pool: NameServerPool<TokioRuntimeProvider>,
+    timeout: Duration,
+    /// Replaced when the server was silent: one of its TCP connections may be stuck (the peer's machine is
+    /// gone, a firewall has forgotten it), and hickory would go on using it until the kernel gives it up.
+    pool: Mutex<Pool>,
     suspect_until: Mutex<Option<Instant>>,
 }
+
+type Pool = NameServerPool<TokioRuntimeProvider>;
 
 impl Roster {
     pub(super) fn assemble(servers: &[Nameserver], system: &System, timeout: Duration) -> Result<Self, Unusable> {
@@ -98,13 +106,21 @@ impl Roster {
                 }
             }
         }
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         addrs.retain(|addr| seen.insert(*addr));
-        if addrs.is_empty() {
-            return Err(Unusable::NoServers);
+        let by_default = addrs.is_empty();
+        if by_default {
+            if made_from.is_none() {
+                return Err(Unusable::NoServers);
+            }
+            addrs.push(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), system.port));
         }
         let servers = addrs.into_iter().map(|addr| Server::new(addr, timeout)).collect::<Result<_, _>>()?;
-        Ok(Self { servers, search, made_from: Mutex::new(made_from) })
+        Ok(Self { servers, search, by_default, made_from: Mutex::new(made_from) })
+    }
+
+    pub(super) fn is_by_default(&self) -> bool {
+        self.by_default
     }
 
     pub(super) fn search(&self) -> &Search {
@@ -128,16 +144,18 @@ impl Roster {
         let order = self.order(Instant::now());
         let mut whys: Vec<String> = Vec::new();
         let mut silence = false;
-        for (i, server) in order.iter().enumerate() {
+        let servers = u32::try_from(order.len()).unwrap_or(u32::MAX);
+        for (server, not_asked) in order.iter().zip((1..=servers).rev()) {
             let left = deadline.saturating_duration_since(Instant::now());
-            let share = left / u32::try_from(order.len() - i).unwrap_or(u32::MAX);
+            let share = left / not_asked;
             match server.ask(name, kind, share).await {
                 Ok(reply) => {
                     server.trust();
                     return Ok(reply);
                 }
                 Err(failure) => {
-                    if failure.silence {
+                    // The end of the lookup's time is no sign of a silent server.
+                    if failure.silence && share * 2 * servers >= server.timeout {
                         server.suspect(Instant::now());
                     }
                     silence |= failure.silence;
@@ -160,24 +178,7 @@ impl Roster {
 
 impl Server {
     fn new(addr: SocketAddr, timeout: Duration) -> Result<Self, Unusable> {
-        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-            connection.port = addr.port();
-            connection
-        });
-        let server = NameServerConfig::new(addr.ip(), true, connections.into());
-        let mut options = ResolverOpts::default();
-        options.timeout = timeout;
-        options.attempts = 0; // what is tried again, and when, is decided here
-        options.cache_size = 0;
-        options.use_hosts_file = ResolveHosts::Never;
-        options.max_active_requests = PER_CONNECTION;
-        let tls = TlsConfig::new().map_err(|e| Unusable::Client(e.to_string()))?;
-        let pool = NameServerPool::from_config(
-            [server],
-            Arc::new(PoolContext::new(options, tls)),
-            TokioRuntimeProvider::default(),
-        );
-        Ok(Self { addr, pool, suspect_until: Mutex::new(None) })
+        Ok(Self { addr, timeout, pool: Mutex::new(pool(addr, timeout)?), suspect_until: Mutex::new(None) })
     }
 
     async fn ask(&self, name: &Name, kind: RecordType, share: Duration) -> Result<Reply, Failure> {
@@ -200,7 +201,8 @@ impl Server {
     async fn exchange(&self, name: &Name, kind: RecordType, edns: bool) -> Result<DnsResponse, NetError> {
         let mut options = DnsRequestOptions::default();
         options.use_edns = edns;
-        self.pool.lookup(Query::query(name.clone(), kind), options).first_answer().await
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        pool.lookup(Query::query(name.clone(), kind), options).first_answer().await
     }
 
     /// Whether the server takes its place in the order. A suspect whose time is over does so for one
@@ -218,12 +220,33 @@ impl Server {
     }
 
     fn suspect(&self, now: Instant) {
+        match pool(self.addr, self.timeout) {
+            Ok(fresh) => *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = fresh,
+            Err(error) => tracing::warn!(server = %self.addr, %error, "old connections are kept"),
+        }
         *self.suspect_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + SUSPECT_FOR);
     }
 
     fn trust(&self) {
         *self.suspect_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
+}
+
+/// One server's connections, none of them open yet.
+fn pool(addr: SocketAddr, timeout: Duration) -> Result<Pool, Unusable> {
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+        connection.port = addr.port();
+        connection
+    });
+    let mut options = ResolverOpts::default();
+    options.timeout = timeout;
+    options.max_active_requests = PER_CONNECTION;
+    let tls = TlsConfig::new().map_err(|e| Unusable::Client(e.to_string()))?;
+    Ok(NameServerPool::from_config(
+        [NameServerConfig::new(addr.ip(), true, connections.into())],
+        Arc::new(PoolContext::new(options, tls)),
+        TokioRuntimeProvider::default(),
+    ))
 }
 
 /// What an answer means; hickory hands "nothing there" over as an error.

@@ -1,10 +1,10 @@
 //! What resolv.conf says: the system's servers, and which full names a short one stands for.
 //!
 //! Read again whenever its stamp changes; the look at the stamp is one `stat` a lookup, which costs less
-//! than the query that follows. A file without servers means 127.0.0.1, as in resolv.conf(5).
+//! than the query that follows.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     os::unix::fs::MetadataExt,
     path::PathBuf,
 };
@@ -39,12 +39,12 @@ impl System {
         }))
     }
 
-    /// The servers, and the search list.
+    /// The servers, if the file names any, and the search list.
     pub(super) fn read(&self) -> Result<(Vec<SocketAddr>, Search), Unusable> {
         let text = match std::fs::read(&self.path) {
             Ok(text) => text,
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "resolv.conf cannot be read; 127.0.0.1 is asked");
+                tracing::warn!(path = %self.path.display(), %error, "resolv.conf cannot be read");
                 Vec::new()
             }
         };
@@ -52,17 +52,11 @@ impl System {
     }
 
     fn parse(&self, mut text: Vec<u8>) -> Result<(Vec<SocketAddr>, Search), Unusable> {
-        // The parser refuses a file without servers, which the manual page allows: so it gets one, and is
-        // believed only if the file has others.
+        // The parser refuses a file without servers, which the manual page allows: so it gets one more.
         text.extend_from_slice(b"\nnameserver 127.0.0.1\n");
         let (config, options) = parse_resolv_conf(text).map_err(|e| Unusable::Client(e.to_string()))?;
         let mut ips: Vec<IpAddr> = config.name_servers().iter().map(|s| s.ip).collect();
-        if ips.len() > 1 {
-            ips.pop();
-        }
-        if ips.is_empty() {
-            ips.push(Ipv4Addr::LOCALHOST.into());
-        }
+        ips.pop();
         let domains = match (config.search(), config.domain()) {
             ([], Some(domain)) => vec![domain.clone()],
             (search, _) => search.to_vec(),
@@ -157,11 +151,12 @@ mod tests {
     }
 
     #[test]
-    fn servers_keep_their_order_and_none_means_loopback() {
+    fn servers_keep_their_order_and_what_is_none_is_left_out() {
         let (servers, _) = read("nameserver 10.0.0.2\nnameserver fd00::1\nnameserver 10.0.0.1\n");
         let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["10.0.0.2:53", "[fd00::1]:53", "10.0.0.1:53"]);
-        assert_eq!(read("# nothing\nsearch lan\n").0, ["127.0.0.1:53".parse().unwrap()]);
-        assert_eq!(read("\u{0}\u{1}garbage ¿\nnameserver not-an-ip\n").0, ["127.0.0.1:53".parse().unwrap()]);
+        assert_eq!(read("# nothing\nsearch lan\n").0, []);
+        assert_eq!(read("\u{0}\u{1}garbage ¿\nnameserver not-an-ip\n").0, []);
+        assert_eq!(read("nameserver 10.0.0.2").0, ["10.0.0.2:53".parse().unwrap()]);
     }
 }
