@@ -152,6 +152,8 @@ impl Show {
             look += 1;
             self.draw(&screen, look, &mut told, &statistics, &breakers)?;
         }
+        // The last second, which ends together with the show.
+        self.draw(&screen, look, &mut told, &statistics, &breakers)?;
         let elapsed = self.start.elapsed();
         drop(caller);
         drop(screen);
@@ -178,7 +180,12 @@ impl Show {
         *told = elapsed.as_secs();
         // A copy, so that the caller never waits for a terminal.
         let statistics = lock(statistics).clone();
-        let moods: Vec<Mood> = CAST.iter().map(|role| role.character.mood(elapsed)).collect();
+        // A line speaks of the second that has ended, a picture of now.
+        let spoken_of = match screen {
+            Screen::Drawn(..) => elapsed,
+            Screen::Lines => elapsed.saturating_sub(Duration::from_secs(1)),
+        };
+        let moods: Vec<Mood> = CAST.iter().map(|role| role.character.mood(spoken_of)).collect();
         let (http, observe) = (self.http, self.observe);
         let scene = Scene { elapsed, http, observe, statistics: &statistics, moods: &moods, breakers };
         match screen {

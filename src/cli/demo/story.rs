@@ -68,6 +68,9 @@ fn failing(role: &Role, service: &ServiceStatistics, watch: &Watch, from: Durati
         let _ =
             write!(text, " {} hung and waited {} each, until the time-out.", counted(timed_out, "call"), time(typical));
     }
+    if service.total.upstream_errors() > 0 {
+        let _ = write!(text, " {} got its own error.", counted(service.total.upstream_errors(), "call"));
+    }
     let refused = service.total.local(Reason::BreakerOpen);
     let Some(took) = service.refused.quantile(0.5) else {
         text.push_str(" The breaker refused none of its calls.");
@@ -75,7 +78,7 @@ fn failing(role: &Role, service: &ServiceStatistics, watch: &Watch, from: Durati
     };
     match watch.first(BreakerState::Open, from) {
         Some(opened) => {
-            let _ = write!(text, "\n  About {} into the failure the breaker opened. ", time(opened - from));
+            let _ = write!(text, "\n  About {} into the failure the breaker opened. ", about(opened - from));
         }
         None => text.push_str("\n  The breaker opened. "),
     }
@@ -88,7 +91,7 @@ fn failing(role: &Role, service: &ServiceStatistics, watch: &Watch, from: Durati
     );
     let per_call = role.timeout.saturating_sub(took);
     let spared = per_call.checked_mul(u32::try_from(refused).unwrap_or(u32::MAX)).unwrap_or(Duration::MAX);
-    let _ = write!(text, ": up to {} of waiting in all, and the endpoints got time to recover.", time(spared));
+    let _ = write!(text, ": up to {} of waiting in all, and its endpoints were left in peace.", time(spared));
     let well_again = from + unwell;
     if let Some(closed) = watch.first(BreakerState::Closed, well_again) {
         // Only the first failure of a run is told by the clock; later ones look alike.
@@ -97,11 +100,16 @@ fn failing(role: &Role, service: &ServiceStatistics, watch: &Watch, from: Durati
             let _ = write!(
                 text,
                 "\n  About {} after {name} was well again, a probe had found out and calls flowed.",
-                time(after)
+                about(after)
             );
         }
     }
     text
+}
+
+/// A time that was seen by looking now and then: to a tenth of a second, no better.
+fn about(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
 }
 
 fn slower(role: &Role, service: &ServiceStatistics, rate: u32, unwell: Duration) -> String {
@@ -163,6 +171,7 @@ mod tests {
             &[
                 (0, 2_000, Outcome::Ok, 2_000),
                 (1, 6_000, Outcome::Ok, 1_300),
+                (1, 2_000, Outcome::of_status(http::StatusCode::SERVICE_UNAVAILABLE), 45),
                 (1, 250_000, Outcome::Failed(Reason::RequestTimeout), 44),
                 (1, 140, Outcome::Failed(Reason::BreakerOpen), 612),
                 (2, 80_000, Outcome::Ok, 1_800),
@@ -171,14 +180,14 @@ mod tests {
             &[Watch::default(), payments, Watch::default()],
         );
         let expected = "\
-20 s, 5,927 calls: 5,100 succeeded, 0 got the upstream's own error, 827 got a local reply.
+20 s, 5,972 calls: 5,100 succeeded, 45 got the upstream's own error, 827 got a local reply.
 
 catalog noticed nothing of this: 2,000 calls, all good, p99 2.0 ms.
 
-payments failed for 7 s. 44 calls hung and waited 250 ms each, until the time-out.
-  About 900 ms into the failure the breaker opened. 612 calls were refused in 0.14 ms (median)
-  instead of waiting up to 250 ms: up to 2.5 min of waiting in all, and the endpoints got time to recover.
-  About 500 ms after payments was well again, a probe had found out and calls flowed.
+payments failed for 7 s. 44 calls hung and waited 250 ms each, until the time-out. 45 calls got its own error.
+  About 0.9 s into the failure the breaker opened. 612 calls were refused in 0.14 ms (median)
+  instead of waiting up to 250 ms: up to 2.5 min of waiting in all, and its endpoints were left in peace.
+  About 0.5 s after payments was well again, a probe had found out and calls flowed.
 
 search answered in 700 ms instead of 80 for 4 s.
   Its bulkhead let 40 calls wait for it at once and refused 171 at once: a slow upstream
