@@ -6,9 +6,39 @@
 //! [`diff`] compares two configs and says what a reload has to do.
 //!
 //! Nothing here opens a socket or reads a clock; the only file read is the one that is asked for.
+//!
+//! | step | file |
+//! |---|---|
+//! | YAML → a tree with places, `${VARIABLES}` filled in | `raw`, `env` |
+//! | the tree held against the tables of keys | `keys`, `shape`, `scalar`, `units` |
+//! | the tree → [`Config`] | `resolve`, `service` |
+//! | values held against each other | `cross` |
+//! | the way back: JSON Schema, effective values, changes | `schema`, `describe`, `diff` |
+
+mod cross;
+mod describe;
+mod diff;
+mod env;
+mod keys;
+mod load;
+mod problem;
+mod raw;
+mod resolve;
+mod scalar;
+mod schema;
+mod service;
+mod shape;
+mod units;
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
+pub use self::{
+    describe::describe,
+    diff::{Changes, Entry, Listener, Listeners, Part, diff},
+    load::{Loaded, find},
+    problem::{Problem, Problems, Severity, Snippet},
+    schema::schema,
+};
 use crate::{
     model::{ServiceName, SourceKind},
     policy::{balance, breaker, bulkhead, deadline},

@@ -1,1 +1,6 @@
-//! net.
+//! Speaking to the network: listening and dialling sockets in `tcp`, DNS lookups in `resolve`. `stamp` tells
+//! whether a file that says something about the network has changed.
+
+pub mod resolve;
+pub mod stamp;
+pub mod tcp;

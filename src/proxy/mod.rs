@@ -1,1 +1,62 @@
-//! proxy.
+//! The journey of a call.
+//!
+//! ```text
+//! accept ─► connection ─► entry: which service? ─► deadline ─► bulkhead ─► attempt ───────► answer ─► app
+//! listener                own port, or Host             │           │       breaker            │
+//!                                                       │           │       pick endpoint      │
+//!                                                       │           │       check out, connect │
+//!              local reply ◄────────────────────────────┴───────────┴────── send, classify ──► record
+//! ```
+//!
+//! | step | file |
+//! |---|---|
+//! | accept connections and hand each to a worker | `listener` |
+//! | serve one connection of an app | `connection`, watching the bytes in `wire` and `head_scan` |
+//! | find the service | `entry` |
+//! | carry one call from its head to its outcome | `call`: the order of the policies stands there |
+//! | try one endpoint | `attempt` |
+//! | let bodies through, with their limits and their end | `upload`, `answer` |
+//! | headers that concern one connection only | `headers` |
+//! | WebSocket and the like | `upgrade` |
+//! | answer in the upstream's stead | `local_reply` |
+//!
+//! Everything here runs on one worker's thread and borrows from its [`Worker`]. A call's outcome is known
+//! when the body of its answer has ended, so [`call::Call`] travels inside that body; whatever it holds (a
+//! bulkhead's permit, a breaker's trial, an endpoint's slot) comes back when it drops.
+//!
+//! Retries will loop round `attempt` in `call`, and fallbacks stand between a failure and its local reply,
+//! in the same file.
+
+mod answer;
+mod attempt;
+mod call;
+mod connection;
+mod entry;
+mod head_scan;
+mod headers;
+pub mod listener;
+mod local_reply;
+mod upgrade;
+mod upload;
+mod wire;
+mod worker;
+
+pub use worker::{Worker, WorkerSettings};
+
+use std::{borrow::Cow, time::Duration};
+
+use crate::model::Reason;
+
+/// Why a call gets a local reply, with what the reply says.
+#[derive(Debug)]
+struct Failure {
+    reason: Reason,
+    detail: Cow<'static, str>,
+    retry_after: Option<Duration>,
+}
+
+impl Failure {
+    fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason, detail: detail.into(), retry_after: None }
+    }
+}

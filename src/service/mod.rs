@@ -1,2 +1,246 @@
-//! The shell round the policies.
+//! The shell round the policies: the live state of services and their endpoints.
+//!
+//! Policies are pure; here are their clocks, locks and metrics. A [`Service`] joins one service's
+//! configuration with the state that must be one for all workers, so that a threshold means what the
+//! operator wrote: its breaker, its bulkhead, its endpoints and their load. Each piece is an `Arc` of its
+//! own, so that a reload keeps the state of whatever its change does not concern.
+//!
+//! What is lent out on the way of a call comes back when a guard drops, on every path: a
+//! [`Permit`] of the bulkhead, a [`Trial`] of the breaker, a [`Slot`] at an endpoint.
+//!
+//! Discovery does not know this layer, nor this layer discovery: `app` carries sets of endpoints from the
+//! one to the other.
+
+mod breaker;
+mod bulkhead;
+mod endpoint;
+mod lifecycle;
+mod picture;
+mod table;
 pub mod view;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::{ArcSwap, Guard};
+
+pub use breaker::{Breaker, BreakerOpen, Trial};
+pub use bulkhead::{Bulkhead, BulkheadFull, Permit};
+pub use endpoint::{Live, LiveSet, Slot};
+pub use lifecycle::{Lifecycle, Readiness};
+pub use table::{ForceError, Services, Table, Traffic};
+
+use crate::{
+    config,
+    model::{EndpointSet, Random, ServiceName},
+    policy::balance::Balancer,
+    telemetry::{Metrics, ServiceMetrics},
+};
+
+/// The clock of every shell: tokio's, so that a test can pause it.
+pub fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// How a service's source is doing; told by discovery, shown by `explain`.
+#[derive(Debug, Clone, Default)]
+pub struct SourceStatus {
+    /// When it last answered.
+    pub last_answer: Option<Instant>,
+    /// What is wrong with it, in words.
+    pub problem: Option<Arc<str>>,
+    /// When the last good set is dropped, while the source says that there are no endpoints.
+    pub drop_at: Option<Instant>,
+}
+
+/// One service: its configuration and its live state.
+#[derive(Debug)]
+pub struct Service {
+    config: Arc<config::Service>,
+    metrics: ServiceMetrics,
+    bulkhead: Option<Arc<Bulkhead>>,
+    breaker: Option<Arc<Breaker>>,
+    endpoints: Arc<Endpoints>,
+    /// One a worker, each locked by its own worker alone.
+    balancers: Box<[Mutex<Balancer>]>,
+}
+
+/// Why no endpoint can be picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPick {
+    /// There are none.
+    NoEndpoints,
+    /// An operator has drained all of them.
+    AllDraining,
+    /// Each has as many attempts outstanding as the bulkhead's `per_endpoint` admits.
+    AllFull,
+}
+
+/// The endpoints of a service and the way back to their source; kept over a reload that leaves the source alone.
+struct Endpoints {
+    live: ArcSwap<LiveSet>,
+    link: Mutex<Option<Arc<dyn SourceLink>>>,
+}
+
+impl std::fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.live.load().fmt(f)
+    }
+}
+
+/// A service's way back to its source; given by whoever watches that.
+pub trait SourceLink: Send + Sync {
+    /// Asks for an early look: an endpoint could not be connected to.
+    fn look_early(&self);
+    /// How the source is doing.
+    fn status(&self) -> SourceStatus;
+}
+
+impl Service {
+    /// A service with fresh state, or with as much of `old`'s as its new configuration leaves meaningful:
+    /// endpoints while the source is the same, breaker and bulkhead while their settings are (a bulkhead
+    /// with other limits keeps its count). `workers` is how many threads will pick endpoints.
+    pub fn new(
+        config: Arc<config::Service>,
+        metrics: &Metrics,
+        workers: usize,
+        old: Option<&Self>,
+        now: Instant,
+    ) -> Self {
+        let metrics = metrics.service(config.name.as_str());
+        let policy = &config.policy;
+        let bulkhead = policy.bulkhead.as_ref().map(|settings| {
+            match old.and_then(|old| old.bulkhead.clone().zip(old.config.policy.bulkhead.as_ref())) {
+                Some((bulkhead, before)) => {
+                    if before != settings {
+                        bulkhead.resize(settings.clone());
+                    }
+                    bulkhead
+                }
+                None => Arc::new(Bulkhead::new(settings.clone())),
+            }
+        });
+        let breaker = policy.breaker.as_ref().map(|settings| {
+            match old.filter(|old| old.config.policy.breaker.as_ref() == Some(settings)) {
+                Some(Self { breaker: Some(breaker), .. }) => breaker.clone(),
+                _ => Arc::new(Breaker::new(config.name.clone(), settings.clone(), &metrics, now)),
+            }
+        });
+        let endpoints = match old.filter(|old| old.config.source == config.source) {
+            Some(old) => old.endpoints.clone(),
+            // Another source: the old one's endpoints serve until the new one has spoken.
+            None => Arc::new(Endpoints {
+                live: ArcSwap::new(
+                    old.map_or_else(|| Arc::new(LiveSet::empty()), |old| old.endpoints.live.load_full()),
+                ),
+                link: Mutex::default(),
+            }),
+        };
+        let balancers = (0..workers).map(|_| Mutex::new(Balancer::new(&config.policy.balance))).collect();
+        Self { config, metrics, bulkhead, breaker, endpoints, balancers }
+    }
+
+    /// Picks the endpoint of an attempt for a worker, and counts the attempt there. `key` is the hash of what
+    /// the service balances by, where it does and the request has it.
+    ///
+    /// # Errors
+    /// [`NoPick`] when none may be tried.
+    pub fn pick(&self, worker: usize, key: Option<u64>, now: Instant, random: &mut Random) -> Result<Slot, NoPick> {
+        let set = self.endpoints.live.load();
+        let (live, revision) = (set.live(), set.set().revision());
+        let limit = self.config.policy.bulkhead.as_ref().and_then(|bulkhead| bulkhead.per_endpoint);
+        let usable = |i: usize| !live[i].is_draining() && limit.is_none_or(|limit| live[i].outstanding() < limit);
+        let mut balancer = lock(&self.balancers[worker % self.balancers.len()]);
+        while let Some(i) = balancer.pick(revision, live, usable, key, now, random) {
+            // Another worker may have taken the last place meanwhile; then it is no longer usable.
+            if let Some(slot) = live[i].begin(limit) {
+                return Ok(slot);
+            }
+        }
+        Err(match live {
+            [] => NoPick::NoEndpoints,
+            live if live.iter().all(|live| live.is_draining()) => NoPick::AllDraining,
+            _ => NoPick::AllFull,
+        })
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &config::Service {
+        &self.config
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &ServiceName {
+        &self.config.name
+    }
+
+    /// Its metric handles.
+    pub fn metrics(&self) -> &ServiceMetrics {
+        &self.metrics
+    }
+
+    /// Its bulkhead, unless that is off.
+    pub fn bulkhead(&self) -> Option<&Arc<Bulkhead>> {
+        self.bulkhead.as_ref()
+    }
+
+    /// Its breaker, unless that is off.
+    pub fn breaker(&self) -> Option<&Arc<Breaker>> {
+        self.breaker.as_ref()
+    }
+
+    /// Its endpoints, right now.
+    pub fn endpoints(&self) -> Guard<Arc<LiveSet>> {
+        self.endpoints.live.load()
+    }
+
+    /// How its source is doing.
+    pub fn source_status(&self) -> SourceStatus {
+        let link = lock(&self.endpoints.link).clone();
+        link.map(|link| link.status()).unwrap_or_default()
+    }
+
+    /// Takes over what discovery found. Endpoints that are still there keep their load and connections;
+    /// those that are gone are retired.
+    pub fn discovered(&self, set: &EndpointSet, now: Instant) {
+        let before = self.endpoints.live.load();
+        let has_spoken = set.revision() > 0;
+        if !has_spoken || (before.set().revision() == set.revision() && before.set().same_endpoints(set)) {
+            return;
+        }
+        let after = LiveSet::succeeding(&before, set.clone(), &self.metrics);
+        let gone: Vec<_> = before.gone_in(&after).cloned().collect();
+        self.endpoints.live.store(Arc::new(after));
+        gone.iter().for_each(|endpoint| endpoint.retire(now));
+    }
+
+    /// Joins it to whoever watches its source.
+    pub fn link(&self, link: impl SourceLink + 'static) {
+        *lock(&self.endpoints.link) = Some(Arc::new(link));
+    }
+
+    /// Reports that an endpoint could not be connected to: the source may know better by now.
+    pub fn connect_failed(&self) {
+        let link = lock(&self.endpoints.link).clone();
+        if let Some(link) = link {
+            link.look_early();
+        }
+    }
+
+    /// Retires every endpoint, for a service that is gone or has another source now.
+    pub fn retire_endpoints(&self, now: Instant) {
+        self.endpoints.live.load().live().iter().for_each(|endpoint| endpoint.retire(now));
+    }
+
+    /// Counts a call that ended.
+    pub fn call_ended(&self, outcome: crate::model::Outcome, took: Duration) {
+        self.metrics.call_ended(outcome, took);
+    }
+}
+
+/// Locks, whatever happened to the last holder: the critical sections here leave nothing half-done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -87,6 +87,8 @@ services:
   search: { static: ["127.0.0.1:4"], timeout: 1000ms, bulkhead: 40 }
 "#;
         assert_eq!(yaml, expected);
+        let loaded = crate::config::Config::parse("demo", &yaml, &|_| None).unwrap();
+        assert_eq!((loaded.config.services.len(), loaded.warnings.len()), (3, 0));
     }
 
     #[test]

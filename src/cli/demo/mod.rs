@@ -75,7 +75,8 @@ pub struct DemoArgs {
     lines: bool,
 }
 
-/// Runs the demo, or the part of it that was asked for: exit code 0, or 70 when it could not be had.
+/// Runs the demo, or the part of it that was asked for: exit code 0; 1 when a port cannot
+/// be had, 70 when something broke.
 pub fn run(args: &DemoArgs) -> ExitCode {
     let done = match &args.part {
         None => whole(args),
@@ -88,7 +89,11 @@ pub fn run(args: &DemoArgs) -> ExitCode {
         Err(failure) => {
             // Nobody is left to tell when this fails as well.
             let _ = writeln!(io::stderr(), "outrigger demo: {failure}");
-            ExitCode::from(INTERNAL)
+            ExitCode::from(match failure {
+                // A port that is taken is no fault of ours.
+                Failure::Sidecar(_) | Failure::Listen(..) => 1,
+                Failure::Upstreams(_) | Failure::Output(_) => INTERNAL,
+            })
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use std::net::SocketAddr;
 
+use crate::{app, config::Config};
+
 /// A sidecar that runs.
 #[derive(Debug)]
 pub(crate) struct Sidecar {
@@ -12,6 +14,7 @@ pub(crate) struct Sidecar {
     pub http: SocketAddr,
     /// The observe port.
     pub observe: SocketAddr,
+    running: app::Sidecar,
 }
 
 impl Sidecar {
@@ -19,10 +22,17 @@ impl Sidecar {
     ///
     /// # Errors
     /// What is wrong, for a person to read.
-    pub(crate) fn start(_yaml: &str) -> Result<Self, String> {
-        Err("this build has no sidecar yet".to_owned())
+    pub(crate) fn start(yaml: &str) -> Result<Self, String> {
+        // Nothing in the text refers to the environment.
+        let loaded =
+            Config::parse("the demo's configuration", yaml, &|_| None).map_err(|problems| problems.to_string())?;
+        let running = app::Sidecar::start(loaded.config).map_err(|error| error.to_string())?;
+        let addresses = running.addresses();
+        Ok(Self { http: addresses.http, observe: addresses.observe, running })
     }
 
     /// Stops it, letting calls in flight end.
-    pub(crate) fn stop(self) {}
+    pub(crate) fn stop(self) {
+        self.running.stop();
+    }
 }

@@ -1,0 +1,68 @@
+//! The replies of both doors: text, JSON, and problems as RFC 9457 has them.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::model::Reason;
+
+/// A whole reply; both doors answer from memory.
+pub(super) type Reply = Response<Full<Bytes>>;
+
+/// A body of this media type. Never cached: it is the state of this moment.
+pub(super) fn reply(status: StatusCode, media: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    reply
+}
+
+/// A JSON document, with a line feed so that it ends well in a terminal.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
+    document(status, "application/json", value)
+}
+
+/// A problem document (RFC 9457) without a `type`, so that `title` is the status's own phrase.
+pub(super) fn problem(status: StatusCode, detail: &str) -> Reply {
+    let title = status.canonical_reason().unwrap_or_default();
+    let value = json!({ "status": status.as_u16(), "title": title, "detail": detail });
+    document(status, "application/problem+json", &value)
+}
+
+/// The 404 for a name that no service bears, in the words of the proxy's own local reply.
+pub(super) fn unknown_service(name: &str) -> Reply {
+    let reason = Reason::UnknownService;
+    let value = json!({
+        "status": reason.http_status().as_u16(),
+        "title": reason.title(),
+        "detail": format!("no service has the name or alias {name:?}"),
+        "service": name,
+        "reason": reason.as_str(),
+    });
+    document(reason.http_status(), "application/problem+json", &value)
+}
+
+/// 405 with the methods that the path does take (RFC 9110 §15.5.6).
+pub(super) fn method_not_allowed(allow: &'static str) -> Reply {
+    let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, &format!("this path takes {allow} only"));
+    reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    reply
+}
+
+fn document(status: StatusCode, media: &'static str, value: &impl Serialize) -> Reply {
+    match serde_json::to_vec(value) {
+        Ok(mut body) => {
+            body.push(b'\n');
+            reply(status, media, body)
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot write a view as JSON");
+            reply(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", "cannot write this view as JSON\n")
+        }
+    }
+}

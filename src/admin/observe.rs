@@ -1,0 +1,133 @@
+//! The observe port: metrics, health and views, to read and never to change anything.
+//!
+//! It may be reached by more than the operator (a scraper, a container platform, a browser), so no path here
+//! has an effect, and none shows a secret.
+
+use http::{Method, Request, StatusCode};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use super::{
+    Live, Sidecar,
+    answer::{self, Reply},
+    serve,
+};
+use crate::{
+    service::{Lifecycle, Readiness, Table},
+    telemetry::Metrics,
+};
+
+/// Prometheus' text exposition format.
+const METRICS_MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const INDEX: &str = "<!doctype html>
+<html lang=\"en\"><meta charset=\"utf-8\"><title>outrigger</title>
+<h1>outrigger</h1>
+<p>What this sidecar is doing. Nothing here changes anything.</p>
+<ul>
+<li><a href=\"/api/services\">/api/services</a>: every service, its endpoints, breaker and policy; also /api/services/NAME
+<li><a href=\"/metrics\">/metrics</a>: Prometheus metrics
+<li><a href=\"/health/ready\">/health/ready</a>: whether it is ready, and why not
+<li><a href=\"/health/live\">/health/live</a>: whether it runs
+</ul>
+";
+
+/// Answers on the port for as long as the future is polled.
+pub fn serve(
+    listener: TcpListener,
+    table: Table,
+    lifecycle: Lifecycle,
+    metrics: Metrics,
+) -> impl Future<Output = ()> + Send {
+    serve_sidecar(listener, Live { table, lifecycle }, metrics)
+}
+
+/// [`serve`], whatever the sidecar.
+pub(super) async fn serve_sidecar(listener: TcpListener, sidecar: impl Sidecar, metrics: Metrics) {
+    let handler = move |request: Request<_>| {
+        let reply = answer(request.method(), request.uri().path(), &sidecar, &metrics);
+        std::future::ready(reply)
+    };
+    serve::serve(&listener, handler).await;
+}
+
+fn answer(method: &Method, path: &str, sidecar: &impl Sidecar, metrics: &Metrics) -> Reply {
+    let Some(page) = Page::at(path) else {
+        return answer::problem(StatusCode::NOT_FOUND, "there is nothing here; / lists what there is");
+    };
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return answer::method_not_allowed("GET, HEAD");
+    }
+    match page {
+        Page::Index => answer::reply(StatusCode::OK, "text/html; charset=utf-8", INDEX),
+        Page::Live => answer::json(StatusCode::OK, &json!({ "status": "live" })),
+        Page::Metrics => {
+            sidecar.update_gauges();
+            answer::reply(StatusCode::OK, METRICS_MEDIA, metrics.render())
+        }
+        Page::View(view) => view.answer(sidecar),
+    }
+}
+
+/// What there is on the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Page<'a> {
+    Index,
+    Live,
+    Metrics,
+    View(View<'a>),
+}
+
+impl<'a> Page<'a> {
+    fn at(path: &'a str) -> Option<Self> {
+        match path {
+            "/" => Some(Self::Index),
+            "/health/live" => Some(Self::Live),
+            "/metrics" => Some(Self::Metrics),
+            _ => View::at(path).map(Self::View),
+        }
+    }
+}
+
+/// What the command line asks for; the admin socket answers it too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum View<'a> {
+    /// `/health/ready`
+    Ready,
+    /// `/api/services`
+    Services,
+    /// `/api/services/NAME`
+    Service(&'a str),
+}
+
+impl<'a> View<'a> {
+    pub(super) fn at(path: &'a str) -> Option<Self> {
+        match path {
+            "/health/ready" => Some(Self::Ready),
+            "/api/services" => Some(Self::Services),
+            _ => {
+                let name = path.strip_prefix("/api/services/")?;
+                (!name.is_empty() && !name.contains('/')).then_some(Self::Service(name))
+            }
+        }
+    }
+
+    pub(super) fn answer(self, sidecar: &impl Sidecar) -> Reply {
+        match self {
+            Self::Ready => match sidecar.readiness() {
+                Readiness::Ready => answer::json(StatusCode::OK, &json!({ "status": "ready" })),
+                Readiness::NotReady(why) => {
+                    answer::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "not_ready", "why": why }))
+                }
+            },
+            Self::Services => answer::json(StatusCode::OK, &json!({ "services": sidecar.views() })),
+            Self::Service(name) => match sidecar.view(name) {
+                Some(view) => answer::json(StatusCode::OK, &view),
+                None => answer::unknown_service(name),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! The control thread: everything that is not traffic.
+
+use std::{
+    net::TcpListener,
+    path::Path,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::{
+    runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    Error, Origin, acceptor::Acceptor, listeners::Listeners, reload, shutdown, wiring::Wiring, workers::Workers,
+};
+use crate::{
+    admin::{self, ReloadRequest, socket::AdminSocket},
+    config::Config,
+    discovery::Discovery,
+    net::stamp::Stamp,
+    service::{Lifecycle, Table},
+    telemetry::{AccessLog, Metrics},
+};
+
+/// How often the configuration's file is looked at.
+const FILE_CHECK: Duration = Duration::from_secs(1);
+
+/// What the control thread takes over.
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) origin: Option<Origin>,
+    pub(super) listeners: Listeners,
+    pub(super) observe: TcpListener,
+    pub(super) admin: AdminSocket,
+    pub(super) metrics: Metrics,
+    pub(super) access_log: Option<AccessLog>,
+    pub(super) table: Table,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) workers: Workers,
+    pub(super) acceptor: Acceptor,
+    pub(super) stopped: oneshot::Receiver<()>,
+}
+
+/// What a reload may change.
+pub(super) struct Running {
+    pub(super) config: Config,
+    pub(super) origin: Option<Origin>,
+    pub(super) listeners: Listeners,
+    pub(super) metrics: Metrics,
+    pub(super) access_log: Option<AccessLog>,
+    pub(super) table: Table,
+    pub(super) workers: usize,
+    pub(super) acceptor: Acceptor,
+    pub(super) wiring: Wiring,
+}
+
+/// Starts the thread. What can fail is tried before this returns.
+pub(super) fn start(parts: Parts) -> Result<JoinHandle<()>, Error> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
+    let discovery = {
+        let _entered = runtime.enter();
+        Discovery::new(&parts.config.resolver, parts.metrics.clone())
+            .map_err(|error| Error::Resolver(error.to_string()))?
+    };
+    let signals = match parts.origin {
+        Some(_) => {
+            let _entered = runtime.enter();
+            Some(Signals::install().map_err(Error::System)?)
+        }
+        None => None,
+    };
+    thread::Builder::new()
+        .name("control".into())
+        .spawn(move || runtime.block_on(run(parts, discovery, signals)))
+        .map_err(Error::System)
+}
+
+async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
+    let Parts { config, origin, listeners, observe, admin, metrics, access_log, table, lifecycle, workers, .. } = parts;
+    let (acceptor, mut stopped) = (parts.acceptor, parts.stopped);
+    let (reloads, mut asked) = mpsc::channel::<ReloadRequest>(8);
+
+    match tokio::net::TcpListener::from_std(observe) {
+        Ok(observe) => {
+            tokio::spawn(admin::observe::serve(observe, table.clone(), lifecycle.clone(), metrics.clone()));
+        }
+        Err(error) => tracing::error!(%error, "the observe port cannot be served"),
+    }
+    let socket = tokio::spawn(admin::socket::serve(admin, table.clone(), lifecycle.clone(), reloads));
+
+    let mut wiring = Wiring::new(discovery, table.clone());
+    wiring.watch(&config);
+    tracing::info!(
+        http = %listeners.shared_addr(), services = config.services.len(), workers = workers.count(), "started"
+    );
+    let count = workers.count();
+    let mut running =
+        Running { config, origin, listeners, metrics, access_log, table, workers: count, acceptor, wiring };
+    let mut file = running.origin.as_ref().and_then(|origin| Stamp::of(&origin.path).ok());
+    let mut check = interval(FILE_CHECK);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+
+    loop {
+        tokio::select! {
+            _ = &mut stopped => break,
+            asked = Signals::next(&mut signals) => match asked {
+                Asked::Stop => break,
+                Asked::Reload => {
+                    if let Some(log) = &running.access_log {
+                        log.reopen();
+                    }
+                    let _ = reload::reload(&mut running).await;
+                }
+            },
+            Some(request) = asked.recv() => {
+                let _ = request.reply.send(reload::reload(&mut running).await);
+            }
+            _ = check.tick() => {
+                let Some(path) = running.origin.as_ref().map(|origin| origin.path.clone()) else { continue };
+                if has_changed(&mut file, &path) {
+                    let _ = reload::reload(&mut running).await;
+                }
+            }
+        }
+    }
+
+    tracing::info!("stopping");
+    lifecycle.start_stopping();
+    let hurry = async {
+        loop {
+            if let Asked::Stop = Signals::next(&mut signals).await {
+                return;
+            }
+        }
+    };
+    shutdown::stop(running.acceptor, workers, running.config.drain.limit, hurry).await;
+    socket.abort();
+    let _ = socket.await;
+    tracing::info!("stopped");
+}
+
+/// Whether the file is another one than when last looked at; a file that is gone is no news yet.
+fn has_changed(seen: &mut Option<Stamp>, path: &Path) -> bool {
+    let now = Stamp::of(path).ok();
+    if now.is_none() || *seen == now {
+        return false;
+    }
+    *seen = now;
+    true
+}
+
+/// The signals of a process that belongs to us.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+enum Asked {
+    Stop,
+    Reload,
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one; never, where signals are somebody else's.
+    async fn next(signals: &mut Option<Self>) -> Asked {
+        match signals {
+            Some(signals) => tokio::select! {
+                _ = signals.terminate.recv() => Asked::Stop,
+                _ = signals.interrupt.recv() => Asked::Stop,
+                _ = signals.hangup.recv() => Asked::Reload,
+            },
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Why a sidecar cannot start, and what a shell is told of it.
+
+use std::{io, net::SocketAddr};
+
+use crate::{admin::socket::BindError, config::Problems};
+
+/// Why a sidecar cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is not valid.
+    #[error("{0}")]
+    Config(Problems),
+    /// A port cannot be had.
+    #[error("cannot listen on {addr} ({what}): {source}{}", remedy(source))]
+    Bind {
+        /// Whose port it is, as the config names it.
+        what: &'static str,
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A service's own port cannot be had.
+    #[error("cannot listen on {addr} (services.{service}.listen): {source}{}", remedy(source))]
+    BindService {
+        /// The service.
+        service: String,
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The admin socket cannot be had.
+    #[error("{0}")]
+    Admin(BindError),
+    /// The access log cannot be written.
+    #[error("cannot open the access log: {0}")]
+    AccessLog(io::Error),
+    /// The system refuses a thread, a socket, an event loop.
+    #[error("the system refuses what a sidecar needs: {0}")]
+    System(io::Error),
+    /// The name servers cannot be found out.
+    #[error("cannot look up names: {0}")]
+    Resolver(String),
+    /// Something broke that should not.
+    #[error("{0}")]
+    Internal(&'static str),
+}
+
+impl Error {
+    /// What a shell is told: 1 is "no, not like this", 70 is a fault of ours (sysexits.h, EX_SOFTWARE).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Internal(_) => 70,
+            _ => 1,
+        }
+    }
+}
+
+/// What to do about the two reasons for which binding fails in practice.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another process has it, perhaps another outrigger: stop that one, or choose another port"
+        }
+        io::ErrorKind::PermissionDenied => "; choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "; no interface here has this address",
+        _ => "",
+    }
+}

@@ -1,0 +1,109 @@
+//! Reload: from the configuration that runs to the one that the file holds now.
+//!
+//! All or nothing. The file is read and every new port bound first; if either fails, the old configuration
+//! stays and the log says why. Then the table of services is swapped whole: calls in flight keep the
+//! service that they started with, and whatever of its state the change leaves meaningful is shared by both
+//! versions. Listeners that stay are not touched, so no connection notices.
+
+use tokio::task::yield_now;
+
+use super::{control::Running, listeners::Changed};
+use crate::{
+    config::{self, Changes, Config, Part},
+    discovery::Discovery,
+    service::{Services, now},
+    telemetry::AccessLog,
+};
+
+/// Reads the file again and goes over to what it says. Answers with what has changed, or with what is wrong.
+pub(super) async fn reload(running: &mut Running) -> Result<String, String> {
+    let result = try_reload(running).await;
+    match &result {
+        Ok(summary) => tracing::info!(changes = summary, "reloaded the configuration"),
+        Err(problems) => tracing::error!(problems, "the configuration cannot be reloaded, the old one stays"),
+    }
+    result
+}
+
+async fn try_reload(running: &mut Running) -> Result<String, String> {
+    let Some(origin) = &running.origin else { return Err("this sidecar was not started from a file".into()) };
+    let loaded = Config::load(&origin.path).map_err(|problems| problems.to_string())?;
+    for warning in &loaded.warnings {
+        tracing::warn!(%warning, "the configuration has a questionable point");
+    }
+    let changes = config::diff(&running.config, &loaded.config);
+    let mut config = loaded.config;
+    keep_what_needs_a_restart(&mut config, &running.config);
+    let Changed { listeners, added, removed } =
+        running.listeners.changed_to(&config).map_err(|error| error.to_string())?;
+    let handles = listeners.handles(&added).map_err(|error| error.to_string())?;
+    let discovery = match running.config.resolver == config.resolver {
+        true => None,
+        false => Some(Discovery::new(&config.resolver, running.metrics.clone()).map_err(|error| error.to_string())?),
+    };
+    let access_log = access_log(running, &config)?;
+
+    // From here on nothing fails.
+    origin.level.set(config.log.level);
+    running.access_log = access_log.clone();
+    let old = running.table.current().clone();
+    let services = Services::new(&config, &running.metrics, access_log, running.workers, Some(&old), now());
+    running.table.replace(services);
+    running.acceptor.change(removed, handles, config.limits.connections).await;
+    running.listeners = listeners;
+
+    if let Some(discovery) = discovery {
+        running.wiring.replace_discovery(discovery);
+    }
+    let has_new_source = |(_, parts): &&(_, Vec<Part>)| parts.contains(&Part::Source);
+    let elsewhere = changes.changed.iter().filter(has_new_source).map(|(name, _)| name);
+    changes.removed.iter().chain(elsewhere).for_each(|name| running.wiring.forget(name));
+    running.wiring.watch(&config);
+    for name in &changes.removed {
+        if let Some(service) = old.find(name.as_str()) {
+            service.retire_endpoints(now());
+        }
+        running.metrics.forget(name.as_str());
+        // A thousand services may go at once; let the observe port breathe.
+        yield_now().await;
+    }
+    running.config = config;
+    Ok(summary(&changes))
+}
+
+/// What only a restart brings to life stays as it is until then.
+fn keep_what_needs_a_restart(config: &mut Config, running: &Config) {
+    config.workers = running.workers;
+    config.listen.observe = running.listen.observe;
+    config.listen.admin.clone_from(&running.listen.admin);
+}
+
+fn access_log(running: &Running, config: &Config) -> Result<Option<AccessLog>, String> {
+    if running.config.log.access == config.log.access {
+        return Ok(running.access_log.clone());
+    }
+    let open = |settings| AccessLog::open(settings, running.metrics.access_log_lost());
+    config.log.access.as_ref().map(open).transpose().map_err(|error| format!("cannot open the access log: {error}"))
+}
+
+/// What has changed, in one line.
+fn summary(changes: &Changes) -> String {
+    if changes.is_empty() {
+        return "nothing has changed".into();
+    }
+    let mut parts = Vec::new();
+    let mut list = |what: &str, names: Vec<String>| {
+        if !names.is_empty() {
+            parts.push(format!("{what}: {}", names.join(", ")));
+        }
+    };
+    list("added", changes.added.iter().map(ToString::to_string).collect());
+    list("removed", changes.removed.iter().map(ToString::to_string).collect());
+    list("changed", changes.changed.iter().map(|(name, _)| name.to_string()).collect());
+    list("changed for all", changes.live.iter().map(ToString::to_string).collect());
+    list("needs a restart", changes.restart.iter().map(ToString::to_string).collect());
+    if parts.is_empty() {
+        return "the listeners have changed".into();
+    }
+    parts.join("; ")
+}

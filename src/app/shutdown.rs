@@ -1,0 +1,20 @@
+//! A graceful stop: not ready, no new connections, what is in flight finishes, up to a limit.
+
+use std::time::Duration;
+
+use super::{acceptor::Acceptor, workers::Workers};
+
+/// Stops the traffic. `hurry` ends the patience early: a second signal.
+pub(super) async fn stop(acceptor: Acceptor, mut workers: Workers, limit: Duration, hurry: impl Future<Output = ()>) {
+    // Closes within a moment: nothing that it does waits.
+    acceptor.stop();
+    let patient = tokio::select! {
+        stopped = tokio::time::timeout(limit, workers.stop()) => stopped.is_ok(),
+        () = hurry => false,
+    };
+    if !patient {
+        tracing::warn!("calls still in flight are cut off");
+        workers.cut_off().await;
+    }
+    workers.join();
+}

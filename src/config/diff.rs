@@ -1,0 +1,197 @@
+//! What a reload has to do: the difference between the configuration that runs and a new one.
+//!
+//! Pure. The reload itself keeps every listener and the state of every service that is not named here.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+
+use super::{Config, Service};
+use crate::model::ServiceName;
+
+/// The difference between two configurations; everything empty when there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// Services that are new.
+    pub added: Vec<ServiceName>,
+    /// Services that are gone.
+    pub removed: Vec<ServiceName>,
+    /// Services that go on, with what is different about them.
+    pub changed: Vec<(ServiceName, Vec<Part>)>,
+    /// Listeners for calls.
+    pub listeners: Listeners,
+    /// Process-wide keys with a new value that can be taken over at once (`log.level`).
+    pub live: Vec<&'static str>,
+    /// Process-wide keys with a new value that only a restart brings to life (`workers`).
+    pub restart: Vec<&'static str>,
+}
+
+/// A part of a service that can change by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Where its endpoints come from: discovery starts anew.
+    Source,
+    /// Its aliases or its own port.
+    Entry,
+    /// Limits on time.
+    Timeout,
+    /// The limit on outstanding calls.
+    Bulkhead,
+    /// The circuit breaker: its window starts anew.
+    Breaker,
+    /// How an endpoint is chosen.
+    Balance,
+}
+
+/// The difference between two sets of listeners. One that is in none of these lists stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listeners {
+    /// To open.
+    pub added: Vec<Listener>,
+    /// To close, once the calls that came by them have ended.
+    pub removed: Vec<Listener>,
+    /// To keep open, for somebody else: here with what is behind them now.
+    pub reassigned: Vec<Listener>,
+}
+
+/// A listener for calls, and which service is behind it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listener {
+    /// Where it listens. Port 0 is any free port, so that several listeners may have it.
+    pub addr: SocketAddr,
+    /// What is behind it.
+    pub entry: Entry,
+}
+
+/// What is behind a listener.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Entry {
+    /// Any service, by name.
+    Shared,
+    /// This one.
+    Service(ServiceName),
+}
+
+impl Changes {
+    /// Whether there is no difference at all.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Config {
+    /// The listeners for calls: the shared one first, then the services' own.
+    pub fn listeners(&self) -> Vec<Listener> {
+        let own = |service: &Arc<Service>| {
+            Some(Listener { addr: service.listen?, entry: Entry::Service(service.name.clone()) })
+        };
+        let shared = Listener { addr: self.listen.http, entry: Entry::Shared };
+        std::iter::once(shared).chain(self.services.values().filter_map(own)).collect()
+    }
+}
+
+/// Compares the configuration that runs with a new one. Where a value came from makes no difference.
+pub fn diff(old: &Config, new: &Config) -> Changes {
+    let (mut changes, mut live, mut restart) = (Changes::default(), Vec::new(), Vec::new());
+    for (name, service) in &new.services {
+        match old.services.get(name) {
+            None => changes.added.push(name.clone()),
+            Some(before) => {
+                let parts = parts(before, service);
+                changes.changed.extend((!parts.is_empty()).then(|| (name.clone(), parts)));
+            }
+        }
+    }
+    changes.removed = old.services.keys().filter(|name| !new.services.contains_key(*name)).cloned().collect();
+    changes.listeners = listeners(&old.listeners(), &new.listeners());
+
+    let at = |list: &mut Vec<_>, key: &'static str, differs: bool| list.extend(differs.then_some(key));
+    at(&mut restart, "listen.observe", old.listen.observe != new.listen.observe);
+    at(&mut restart, "listen.admin", old.listen.admin != new.listen.admin);
+    at(&mut restart, "workers", old.workers != new.workers);
+    at(&mut live, "vip.domain", old.domain != new.domain);
+    at(&mut live, "resolver", old.resolver != new.resolver);
+    at(&mut live, "limits", old.limits != new.limits);
+    at(&mut live, "log.access", old.log.access != new.log.access);
+    at(&mut live, "log.level", old.log.level != new.log.level);
+    at(&mut live, "drain", old.drain != new.drain);
+    Changes { live, restart, ..changes }
+}
+
+fn parts(old: &Service, new: &Service) -> Vec<Part> {
+    let differs = [
+        (Part::Source, old.source != new.source),
+        (Part::Entry, old.aliases != new.aliases || old.listen != new.listen),
+        (Part::Timeout, old.policy.timeout != new.policy.timeout),
+        (Part::Bulkhead, old.policy.bulkhead != new.policy.bulkhead),
+        (Part::Breaker, old.policy.breaker != new.policy.breaker),
+        (Part::Balance, old.policy.balance != new.policy.balance),
+    ];
+    differs.into_iter().filter_map(|(part, differs)| differs.then_some(part)).collect()
+}
+
+/// A listener with a port is its address, whoever is behind it; one without (port 0) is its service's.
+fn listeners(old: &[Listener], new: &[Listener]) -> Listeners {
+    let id = |listener: &Listener| (listener.addr, (listener.addr.port() == 0).then(|| listener.entry.clone()));
+    let (before, after): (BTreeSet<_>, BTreeSet<_>) = (old.iter().map(id).collect(), new.iter().map(id).collect());
+    let same: BTreeSet<_> = old.iter().collect();
+    Listeners {
+        added: new.iter().filter(|listener| !before.contains(&id(listener))).cloned().collect(),
+        removed: old.iter().filter(|listener| !after.contains(&id(listener))).cloned().collect(),
+        reassigned: new.iter().filter(|l| before.contains(&id(l)) && !same.contains(l)).cloned().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        Config::parse("t.yaml", text, &|_| None).unwrap().config
+    }
+
+    fn name(text: &str) -> ServiceName {
+        ServiceName::parse(text).unwrap()
+    }
+
+    #[test]
+    fn nothing_changes_when_only_lines_move() {
+        let old = config("services: { a: { dns: a:80, timeout: 1s } }");
+        let new = config("# moved\ndefaults: { timeout: 1000ms }\nservices: { a: { dns: a:80 } }");
+        assert_ne!(old, new, "provenance differs");
+        assert!(diff(&old, &new).is_empty());
+    }
+
+    #[test]
+    fn services_come_go_and_change_part_by_part() {
+        let old = config("services: { a: { dns: a:80 }, b: { dns: b:80 }, c: { dns: c:80 } }");
+        let new =
+            config("services: { b: { dns: b:81, breaker: off, aliases: [bb] }, c: { dns: c:80 }, d: { srv: d } }");
+        let changes = diff(&old, &new);
+        assert_eq!((changes.added, changes.removed), (vec![name("d")], vec![name("a")]));
+        assert_eq!(changes.changed, [(name("b"), vec![Part::Source, Part::Entry, Part::Breaker])]);
+    }
+
+    #[test]
+    fn a_port_that_changes_hands_stays_open() {
+        let old = config(
+            "services: { a: { dns: a:80, listen: 7001 }, b: { dns: b:80, listen: 0 }, c: { dns: c:80, listen: 7003 } }",
+        );
+        let new =
+            config("listen: { http: 0 }\nservices: { b: { dns: b:80, listen: 7001 }, c: { dns: c:80, listen: 7003 } }");
+        let changes = diff(&old, &new).listeners;
+        let at = |port, entry| Listener { addr: ([127, 0, 0, 1], port).into(), entry };
+        assert_eq!(changes.added, [at(0, Entry::Shared)]);
+        assert_eq!(changes.removed, [at(8470, Entry::Shared), at(0, Entry::Service(name("b")))]);
+        assert_eq!(changes.reassigned, [at(7001, Entry::Service(name("b")))]);
+    }
+
+    #[test]
+    fn process_wide_keys_are_listed_by_what_they_need() {
+        let old = config("services: {}");
+        let new = config(
+            "workers: 2\nlisten: { observe: 0, admin: /x }\nlog: { level: debug, access: stdout }\ndrain: 1s\nlimits: { headers: 5 }\nvip: { domain: x }\nresolver: { hold: 1s }",
+        );
+        let changes = diff(&old, &new);
+        assert_eq!(changes.restart, ["listen.observe", "listen.admin", "workers"]);
+        assert_eq!(changes.live, ["vip.domain", "resolver", "limits", "log.access", "log.level", "drain"]);
+    }
+}

@@ -1,0 +1,282 @@
+//! Every key of the file, in tables: the one place that says which there are.
+//!
+//! The checker, the resolver's defaults, the JSON Schema and its tests all read these rows. To add a key,
+//! add a row and read it in the resolver; to bring a key to life that ends in `.later(...)`, drop that
+//! call. A row without a default is either required or simply absent.
+
+use std::time::Duration;
+
+use super::{
+    scalar::Scalar,
+    shape::{Key, List, Map, Shape},
+    units::LONGEST,
+};
+
+const OFF: Scalar = Scalar::Word(&["off"]);
+const SWITCH: Scalar = Scalar::Word(&["on", "off"]);
+const MILLI: Duration = Duration::from_millis(1);
+const TIME: Scalar = Scalar::Duration(MILLI, LONGEST);
+const TIME_OR_ZERO: Scalar = Scalar::Duration(Duration::ZERO, LONGEST);
+
+const LIMIT: Shape = Shape::one(&[OFF, TIME]);
+const PAUSE: Shape = Shape::one(&[TIME]);
+const PATH: Shape = Shape::one(&[Scalar::Path]);
+const LISTEN_AT: Shape = Shape::one(&[Scalar::Listen]);
+const SOME_CALLS: Scalar = Scalar::Count(1, 1_000_000);
+const CALLS: Shape = Shape::one(&[SOME_CALLS]);
+const SOME_SHARE: Scalar = Scalar::Share(0.1);
+const SHARE: Shape = Shape::one(&[SOME_SHARE]);
+
+/// The file itself.
+#[rustfmt::skip]
+pub(super) const FILE: &[Key] = &[
+    Key::new("listen", Shape::map(&[LISTEN]), "", "Where the sidecar listens."),
+    Key::new("vip", Shape::map(&[VIP]), "", "Virtual IPs: an address of its own for each service."),
+    Key::new("resolver", Shape::map(&[RESOLVER]), "", "How names are looked up."),
+    Key::new("workers", Shape::one(&[Scalar::Word(&["auto"]), Scalar::Count(1, 1024)]), "auto", "Threads that carry traffic; `auto` is one a core. A change needs a restart."),
+    Key::new("limits", Shape::map(&[LIMITS]), "", "What one app may ask of the sidecar at most."),
+    Key::new("log", Shape::map(&[LOG]), "", "What is logged, and where to."),
+    Key::new("drain", Shape::one(&[TIME_OR_ZERO]).or_map(&[DRAIN]), "", "How a stop proceeds; a time alone is `for`."),
+    Key::new("defaults", Shape::map(&[POLICIES]), "", "Policy keys for every service; a service's own keys win, key by key."),
+    Key::new("services", Shape { scalars: &[], list: None, map: Map::Names(&[ENTRY, SOURCES, POLICIES]) }, "", "The services, by the name that apps call."),
+    Key::new("inbound", Shape::one(&[OFF]).or_map(&[INBOUND]), "", "The receiving side: what stands before our own app.").later(&["off"]),
+];
+
+#[rustfmt::skip]
+const LISTEN: &[Key] = &[
+    Key::new("listen.http", LISTEN_AT, "127.0.0.1:8470", "The shared port: any service, by Host, :authority or absolute URI. A port alone is one of 127.0.0.1."),
+    Key::new("listen.observe", LISTEN_AT, "127.0.0.1:8471", "Read-only: metrics, health, JSON views. A change needs a restart."),
+    Key::new("listen.dns", Shape::one(&[OFF, Scalar::Listen]), "off", "Answers service names with VIPs.").later(&["off"]),
+    Key::new("listen.admin", Shape::one(&[Scalar::Socket]), "", "The Unix socket for changes. Default /run/outrigger/admin.sock for root, else $XDG_RUNTIME_DIR/outrigger.sock. A change needs a restart."),
+];
+
+#[rustfmt::skip]
+const VIP: &[Key] = &[
+    Key::new("vip.range", Shape::one(&[Scalar::Cidr]), "", "The addresses that VIPs are taken from.").later(&[]),
+    Key::new("vip.ports", Shape::some(&Shape::one(&[Scalar::Count(1, 65535)])), "", "What a VIP listens on.").later(&[]),
+    Key::new("vip.domain", Shape::one(&[Scalar::DnsName]), "vip.internal", "Suffix of the names under which services have VIPs: orders.vip.internal."),
+    Key::new("vip.state", PATH, "", "The file that keeps which service has which VIP.").later(&[]),
+];
+
+#[rustfmt::skip]
+const RESOLVER: &[Key] = &[
+    Key::new("resolver.servers", Shape::some(&Shape::one(NAMESERVERS)), "system", "Whom to ask, in order: `system` (resolv.conf), or IP:PORT; port 53 unless given."),
+    Key::new("resolver.ttl", Shape::map(&[TTL]), "", "The range that the TTLs of answers are clamped to."),
+    Key::new("resolver.hold", Shape::one(&[TIME_OR_ZERO]), "30s", "How long the last good set of endpoints is kept when the name is gone."),
+    Key::new("resolver.timeout", PAUSE, "2s", "How long one lookup may take in all."),
+];
+const NAMESERVERS: &[Scalar] = &[Scalar::Word(&["system"]), Scalar::Nameserver];
+
+#[rustfmt::skip]
+const TTL: &[Key] = &[
+    Key::new("resolver.ttl.min", Shape::one(&[Scalar::Duration(Duration::from_millis(10), LONGEST)]), "1s", "Answers are trusted for no less than this, whatever their TTL."),
+    Key::new("resolver.ttl.max", Shape::one(&[Scalar::Duration(Duration::from_millis(10), LONGEST)]), "5s", "Answers are trusted for no longer than this, whatever their TTL."),
+];
+
+#[rustfmt::skip]
+const LIMITS: &[Key] = &[
+    Key::new("limits.connections", CALLS, "10000", "Open connections from apps, over all listeners."),
+    Key::new("limits.header_bytes", Shape::one(&[Scalar::Size(8 << 10, 1 << 20)]), "64KiB", "Bytes of a request's head."),
+    Key::new("limits.headers", Shape::one(&[Scalar::Count(1, 1000)]), "100", "Header lines of a request."),
+    Key::new("limits.header_timeout", PAUSE, "10s", "From the first byte of a request's head to its last."),
+];
+
+#[rustfmt::skip]
+const LOG: &[Key] = &[
+    Key::new("log.access", Shape::one(&[Scalar::AccessLog]), "off", "Where a JSON line for each call goes: `stdout`, or a path."),
+    Key::new("log.level", Shape::one(&[Scalar::Word(&["error", "warn", "info", "debug", "trace"])]), "info", "How much the process log says."),
+];
+
+#[rustfmt::skip]
+const DRAIN: &[Key] = &[
+    Key::new("drain.for", Shape::one(&[TIME_OR_ZERO]), "30s", "How long a stop waits for calls in flight."),
+];
+
+/// How apps reach a service.
+#[rustfmt::skip]
+const ENTRY: &[Key] = &[
+    Key::new("listen", LISTEN_AT, "", "A port of its own. A port alone is one of 127.0.0.1."),
+    Key::new("aliases", Shape { scalars: &[Scalar::Service], list: Some(List { item: &Shape::one(&[Scalar::Service]), empty: true }), map: Map::None }, "", "Other names that it answers to."),
+    Key::new("vip", Shape::one(&[Scalar::Word(&["auto", "off"]), Scalar::Ip]), "", "Its virtual IP: `auto`, `off` or an address.").later(&["off"]),
+];
+
+/// Where a service's endpoints come from: exactly one of these.
+#[rustfmt::skip]
+pub(super) const SOURCES: &[Key] = &[
+    Key::new("dns", Shape::one(&[Scalar::HostPort]), "", "The A and AAAA records of HOST, all at PORT: `orders:8080`."),
+    Key::new("srv", Shape::one(&[Scalar::DnsName]), "", "The SRV records of a name, with their priorities and weights."),
+    Key::new("static", Shape::some(&Shape::one(&[Scalar::Address])), "", "These addresses, IP:PORT each."),
+    Key::new("file", PATH, "", "A YAML or JSON file of endpoints, watched. A relative path is taken from the working directory."),
+];
+
+/// The rules that a service's calls obey; also the keys of `defaults`.
+#[rustfmt::skip]
+pub(super) const POLICIES: &[Key] = &[
+    Key::new("timeout", Shape::one(&[OFF, TIME]).or_map(&[TIMEOUT]), "", "Limits on time; a time alone is `request`, `off` is no limit at all."),
+    Key::new("bulkhead", Shape::one(&[SWITCH, SOME_CALLS]).or_map(&[BULKHEAD]), "on", "The limit on outstanding calls; a number alone is `max`."),
+    Key::new("breaker", Shape::one(&[MODE, SOME_SHARE]).or_map(&[BREAKER]), "", "The circuit breaker; a share alone is `error_rate`, a word alone is `mode`."),
+    Key::new("balance", Shape::one(&[Scalar::Word(&["p2c", "round_robin", "random", "least_request"])]).or_map(&[BALANCE]), "p2c", "How an endpoint is chosen: the better of two random ones by load and latency, each in turn, any, or the least loaded."),
+    Key::new("retry", Shape::one(&[SWITCH, ATTEMPTS]).or_map(&[RETRY]), "", "Further attempts; a number alone is `attempts`.").later(&["off"]),
+    Key::new("ejection", Shape::one(&[SWITCH, SOME_CALLS]).or_map(&[EJECTION]), "", "Taking a failing endpoint out of rotation for a while; a number alone is `consecutive`.").later(&["off"]),
+    Key::new("fallback", Shape { scalars: &[OFF], list: Some(List { item: &Shape { scalars: &[], list: None, map: Map::OneOf(&[FALLBACK]) }, empty: true }), map: Map::None }, "", "What to answer instead of a failure: the first that can.").later(&["off"]),
+    Key::new("tls", Shape::one(&[SWITCH]).or_map(&[TLS]), "", "TLS to the endpoints.").later(&["off"]),
+    Key::new("protocol", Shape::one(&[Scalar::Word(&["http1", "http2", "tcp", "auto"])]), "", "What is spoken to the endpoints; `auto` is as the app speaks.").later(&["http1", "auto"]),
+    Key::new("hedge", Shape::one(&[OFF, Scalar::Percentile, TIME]), "", "A second attempt when the first takes longer than this.").later(&["off"]),
+    Key::new("coalesce", Shape::one(&[SWITCH]), "", "One attempt for identical calls at the same moment.").later(&["off"]),
+    Key::new("health_check", Shape::one(&[Scalar::Word(&["tcp", "off"])]).or_map(&[HEALTH_CHECK]), "", "Active checks of the endpoints.").later(&["off"]),
+    Key::new("failure_if", Shape::one(&[OFF]).or_map(&[FAILURE_IF]), "", "What of an answer makes it a failure, beside its status.").later(&["off"]),
+];
+
+#[rustfmt::skip]
+const TIMEOUT: &[Key] = &[
+    Key::new("timeout.request", LIMIT, "10s", "From the call's start to the head of its answer, waiting and all attempts included."),
+    Key::new("timeout.connect", LIMIT, "1s", "To open one connection."),
+    Key::new("timeout.attempt", LIMIT, "off", "From an attempt's start to the head of its answer."),
+    Key::new("timeout.idle", LIMIT, "60s", "Each pause of a body, in either direction."),
+    Key::new("timeout.total", LIMIT, "off", "From the call's start to the last byte of its answer."),
+    Key::new("timeout.tunnel", LIMIT, "1h", "Silence in both directions of an upgraded connection (WebSocket)."),
+];
+
+#[rustfmt::skip]
+const BULKHEAD: &[Key] = &[
+    Key::new("bulkhead.max", CALLS, "100", "Calls outstanding at once, over all workers."),
+    Key::new("bulkhead.queue", Shape::one(&[Scalar::Count(0, 1_000_000)]), "0", "Calls that may wait for a place; with 0 a full bulkhead refuses at once."),
+    Key::new("bulkhead.wait", PAUSE, "50ms", "How long a call may wait for a place; counts against its deadline."),
+    Key::new("bulkhead.per_endpoint", Shape::one(&[OFF, SOME_CALLS]), "off", "Attempts outstanding at once at one endpoint."),
+    Key::new("bulkhead.adaptive", Shape::one(&[SWITCH]), "", "Finds the limit by itself, from latency.").later(&["off"]),
+];
+
+const MODE: Scalar = Scalar::Word(&["on", "observe", "off"]);
+
+#[rustfmt::skip]
+const BREAKER: &[Key] = &[
+    Key::new("breaker.mode", Shape::one(&[MODE]), "on", "Whether it acts; `observe` reports what it would do and refuses nothing."),
+    Key::new("breaker.error_rate", SHARE, "50%", "Opens when failures reach this share of the window's calls."),
+    Key::new("breaker.min_calls", CALLS, "20", "Judges nothing before this many calls are in the window."),
+    Key::new("breaker.window", Shape::one(&[Scalar::Duration(Duration::from_millis(10), LONGEST)]), "10s", "The time that it looks back."),
+    Key::new("breaker.open_for", PAUSE, "5s", "How long it refuses before it probes."),
+    Key::new("breaker.probes", CALLS, "1", "Calls that probe a half-open breaker."),
+    Key::new("breaker.slow_call", LIMIT, "off", "A call that takes longer is slow."),
+    Key::new("breaker.slow_rate", SHARE, "100%", "Opens when slow calls reach this share; counts only with `slow_call`."),
+];
+
+#[rustfmt::skip]
+const BALANCE: &[Key] = &[
+    Key::new("balance.hash", Shape::one(&[Scalar::HashKey]), "", "The same endpoint for the same key, as long as it exists: `header NAME`, `cookie NAME` or `path`."),
+];
+
+const ATTEMPTS: Scalar = Scalar::Count(1, 100);
+
+#[rustfmt::skip]
+const RETRY: &[Key] = &[
+    Key::new("retry.attempts", Shape::one(&[ATTEMPTS]), "", "Attempts in all, the first included."),
+    Key::new("retry.on", Shape::some(&Shape::one(&[Scalar::RetryOn])), "", "What is tried again."),
+    Key::new("retry.budget", Shape::one(&[Scalar::Share(0.0)]), "", "Retries as a share of calls."),
+    Key::new("retry.backoff", Shape::one(&[TIME_OR_ZERO]), "", "The pause before the first retry."),
+];
+
+#[rustfmt::skip]
+const EJECTION: &[Key] = &[
+    Key::new("ejection.consecutive", Shape::one(&[OFF, SOME_CALLS]), "", "Failures in a row that eject an endpoint."),
+    Key::new("ejection.error_rate", Shape::one(&[OFF, SOME_SHARE]), "", "The share of failures that ejects an endpoint."),
+    Key::new("ejection.for", PAUSE, "", "How long the first ejection lasts."),
+    Key::new("ejection.max_for", PAUSE, "", "How long an ejection lasts at most."),
+    Key::new("ejection.max_ejected", SHARE, "", "The share of endpoints that may be out at once."),
+];
+
+#[rustfmt::skip]
+const FALLBACK: &[Key] = &[
+    Key::new("fallback.last_good", Shape::one(&[SWITCH]).or_map(&[&[Key::new("fallback.last_good.for", PAUSE, "", "How old the answer may be.")]]), "", "The last good answer to the same request."),
+    Key::new("fallback.service", Shape::one(&[Scalar::Service]), "", "Another service's answer."),
+    Key::new("fallback.respond", Shape::map(&[RESPOND]), "", "A fixed answer."),
+];
+
+#[rustfmt::skip]
+const RESPOND: &[Key] = &[
+    Key::new("fallback.respond.status", Shape::one(&[Scalar::Status]), "", "Its status."),
+    Key::new("fallback.respond.json", Shape { scalars: &[], list: None, map: Map::Json }, "", "Its body, as JSON."),
+    Key::new("fallback.respond.body", Shape::one(&[Scalar::Text]), "", "Its body, as text."),
+];
+
+#[rustfmt::skip]
+const TLS: &[Key] = &[
+    Key::new("tls.ca", PATH, "", "Whom to trust, PEM."),
+    Key::new("tls.cert", PATH, "", "Our own certificate, PEM."),
+    Key::new("tls.key", PATH, "", "Its key, PEM."),
+    Key::new("tls.name", Shape::one(&[Scalar::DnsName]), "", "The name that the endpoint's certificate must bear."),
+];
+
+#[rustfmt::skip]
+const HEALTH_CHECK: &[Key] = &[
+    Key::new("health_check.http", Shape::one(&[Scalar::SlashPath]), "", "A path that must answer 2xx."),
+    Key::new("health_check.grpc", Shape::one(&[Scalar::Text]), "", "The service that grpc.health.v1 is asked for; empty for the server."),
+    Key::new("health_check.every", PAUSE, "", "The pause between two checks."),
+];
+
+#[rustfmt::skip]
+const FAILURE_IF: &[Key] = &[
+    Key::new("failure_if.graphql_errors", Shape::one(&[SWITCH]), "", "A GraphQL answer with errors and no data."),
+    Key::new("failure_if.json", Shape::one(&[Scalar::SlashPath]), "", "A place in a JSON answer."),
+    Key::new("failure_if.equals", Shape::one(&[Scalar::Text]), "", "What stands at `json` in a failure."),
+    Key::new("failure_if.header", Shape::one(&[Scalar::Header]), "", "A header that only failures have."),
+];
+
+#[rustfmt::skip]
+const INBOUND: &[Key] = &[
+    Key::new("inbound.listen", LISTEN_AT, "", "Where callers come in."),
+    Key::new("inbound.app", Shape::one(&[Scalar::Address]), "", "Our own app."),
+    Key::new("inbound.tls", Shape::map(&[INBOUND_TLS]), "", "TLS with the callers."),
+    Key::new("inbound.allow", Shape::some(&Shape::one(&[Scalar::Text])), "", "Identities that may call."),
+    Key::new("inbound.bulkhead", Shape::one(&[SWITCH, SOME_CALLS]).or_map(&[BULKHEAD]), "", "The limit on outstanding calls."),
+    Key::new("inbound.timeout", Shape::one(&[OFF, TIME]).or_map(&[TIMEOUT]), "", "Limits on time."),
+];
+
+#[rustfmt::skip]
+const INBOUND_TLS: &[Key] = &[
+    Key::new("inbound.tls.ca", PATH, "", "Whom callers must have a certificate of, PEM."),
+    Key::new("inbound.tls.cert", PATH, "", "Our certificate, PEM."),
+    Key::new("inbound.tls.key", PATH, "", "Its key, PEM."),
+];
+
+/// The whole file as a shape.
+pub(super) const ROOT: Shape = Shape::map(&[FILE]);
+
+/// What holds for the key at this path when nobody writes it: config text.
+pub(super) fn default(path: &str) -> &'static str {
+    let sections = [LISTEN, VIP, RESOLVER, TTL, LIMITS, LOG, DRAIN, FILE];
+    let rows = sections.into_iter().flatten().chain(leaves());
+    rows.into_iter().find(|key| key.path == path).map_or("", |key| key.default)
+}
+
+/// The policy keys that hold one value each and are alive, in the order in which `explain` shows them.
+pub(super) fn leaves() -> impl Iterator<Item = &'static Key> {
+    let whole = POLICIES.iter().filter(|key| matches!(key.path, "balance" | "bulkhead"));
+    let (bulkhead, balance): (Vec<_>, Vec<_>) = whole.partition(|key| key.path == "bulkhead");
+    let alive = |table: &'static [Key]| table.iter().filter(|key| key.later.is_none());
+    alive(TIMEOUT).chain(bulkhead).chain(alive(BULKHEAD)).chain(alive(BREAKER)).chain(balance)
+}
+
+/// Where a key of this name may stand, to complete "it belongs ..."; `None` when nowhere.
+pub(super) fn homes(name: &str) -> Option<&'static str> {
+    let among = |table: &[Key]| table.iter().any(|key| key.name() == name);
+    if among(POLICIES) {
+        Some("in a service, or in `defaults`")
+    } else if among(SOURCES) || among(ENTRY) {
+        Some("in a service")
+    } else if among(FILE) {
+        Some("at the top of the file")
+    } else {
+        let sections = [
+            (TIMEOUT, "in `timeout`"),
+            (BULKHEAD, "in `bulkhead`"),
+            (BREAKER, "in `breaker`"),
+            (LIMITS, "in `limits`"),
+            (RESOLVER, "in `resolver`"),
+            (LISTEN, "in `listen`"),
+            (LOG, "in `log`"),
+            (VIP, "in `vip`"),
+            (RETRY, "in `retry`"),
+        ];
+        sections.into_iter().find(|(table, _)| among(table)).map(|(_, home)| home)
+    }
+}

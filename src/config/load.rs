@@ -1,0 +1,95 @@
+//! From a path or a text to a [`Config`].
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Config,
+    problem::{Problem, Problems, Report, Severity},
+    raw,
+    resolve::{self, Surroundings},
+    shape,
+};
+
+/// A configuration that can be used, and what is odd about it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Warnings only, in the order of the file.
+    pub warnings: Vec<Problem>,
+}
+
+/// A file larger than this is no configuration; ten thousand services take 1 MiB.
+const LARGEST: u64 = 16 << 20;
+
+impl Config {
+    /// Reads a text. `file` is only what problems call it; `env` is what `${NAME}` finds.
+    ///
+    /// # Errors
+    /// Every problem of the text at once, at least one of them an error.
+    pub fn parse(file: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
+        let mut report = Report::new(file, text);
+        let config = raw::parse(text, env, &mut report).map(|root| {
+            shape::check(&root, &super::keys::ROOT, "", &mut report);
+            resolve::config(&root, Surroundings { admin: default_admin(env) }, &mut report)
+        });
+        let warnings = report.finish()?;
+        let config = config.expect("a text that cannot be read has reported an error");
+        Ok(Loaded { config, warnings })
+    }
+
+    /// Reads a file, with the environment of the process.
+    ///
+    /// # Errors
+    /// As [`Config::parse`]; a file that cannot be read is a problem without a place.
+    pub fn load(path: &Path) -> Result<Loaded, Problems> {
+        let file = path.display().to_string();
+        let text = read(path).map_err(|error| Problem {
+            severity: Severity::Error,
+            file: file.as_str().into(),
+            line: 0,
+            column: 0,
+            path: String::new(),
+            message: format!("the file cannot be read: {error}"),
+            hint: (error.kind() == io::ErrorKind::NotFound).then(|| "name another one with `-c FILE`".to_owned()),
+            snippet: None,
+        })?;
+        Self::parse(&file, &text, &|name| std::env::var(name).ok())
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    // One byte more than allowed tells a file that fits from one that does not, pipes included.
+    File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB"));
+    }
+    Ok(text)
+}
+
+/// The configuration file: the one that is asked for, else `outrigger.yaml` here, else the one in /etc.
+pub fn find(explicit: Option<&Path>) -> PathBuf {
+    let here = Path::new("outrigger.yaml");
+    match explicit {
+        Some(path) => path.to_owned(),
+        None if here.exists() => here.to_owned(),
+        None => PathBuf::from("/etc/outrigger/outrigger.yaml"),
+    }
+}
+
+/// Where the admin socket is when the file does not say: a place that this user can write to.
+fn default_admin(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    // Whose process this is: the owner of its entry in /proc, where there is one.
+    let user = std::fs::metadata("/proc/self").map(|data| std::os::unix::fs::MetadataExt::uid(&data)).ok();
+    match (user, env("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())) {
+        (Some(0), _) => PathBuf::from("/run/outrigger/admin.sock"),
+        (_, Some(dir)) => Path::new(&dir).join("outrigger.sock"),
+        (Some(user), None) => std::env::temp_dir().join(format!("outrigger-{user}.sock")),
+        (None, None) => std::env::temp_dir().join("outrigger.sock"),
+    }
+}

@@ -1,0 +1,390 @@
+//! Kinds of scalar: what a text under a key must look like, in words for people and in JSON Schema.
+//!
+//! Each kind has one reader, and the resolver uses the same ones: [`Scalar::check`] accepts exactly what
+//! can be read. The readers that are not about units are here.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use http::HeaderName;
+use serde_json::{Value, json};
+
+use super::{
+    problem::{did_you_mean, quoted},
+    units,
+};
+use crate::{model::ServiceName, policy::balance::HashKey};
+
+/// What is wrong with a scalar, and what to write instead where that can be guessed.
+pub(super) type Complaint = (String, Option<String>);
+
+/// A kind of scalar.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Scalar {
+    /// One of these words; where `on` or `off` is one, `true` or `false` is too.
+    Word(&'static [&'static str]),
+    /// A time in this range.
+    Duration(Duration, Duration),
+    /// A whole number in this range.
+    Count(u64, u64),
+    /// A share of at least so many per cent.
+    Share(f64),
+    /// A size in this range, in bytes.
+    Size(u64, u64),
+    /// Where to listen: IP:PORT, or a port of 127.0.0.1. Port 0 is any free one.
+    Listen,
+    /// Where to connect: IP:PORT.
+    Address,
+    /// A DNS server: IP, or IP:PORT.
+    Nameserver,
+    /// A DNS name and a port.
+    HostPort,
+    /// A DNS name.
+    DnsName,
+    /// A service's name.
+    Service,
+    /// An address of a host.
+    Ip,
+    /// A range of addresses, as IP/BITS.
+    Cidr,
+    /// The path of a file.
+    Path,
+    /// The path of a Unix socket.
+    Socket,
+    /// Where the access log goes.
+    AccessLog,
+    /// What of a request is hashed.
+    HashKey,
+    /// A header's name.
+    Header,
+    /// An HTTP status.
+    Status,
+    /// What a retry answers to: a word, or a status.
+    RetryOn,
+    /// A percentile: `p50` to `p99`.
+    Percentile,
+    /// A path of a URL, or of a JSON document (RFC 6901).
+    SlashPath,
+    /// Any text, the empty one too.
+    Text,
+}
+
+impl Scalar {
+    /// Whether this kind of scalar can be read from `text`.
+    pub(super) fn check(self, text: &str) -> Result<(), Complaint> {
+        match self {
+            Self::Word(words) => words.contains(&switch(text)).then_some(()).ok_or_else(|| not_a_word(text, words)),
+            Self::Duration(min, max) => {
+                within(units::duration(text)?, (min, max), units::LONGEST, text, units::show_duration)
+            }
+            Self::Count(min, max) => within(count(text)?, (min, max), u64::MAX, text, |n| n.to_string()),
+            Self::Share(min) => match units::share(text)? {
+                share if share.as_percent() < min => Err((format!("`{text}` is under {min}%"), None)),
+                _ => Ok(()),
+            },
+            Self::Size(min, max) => within(units::size(text)?, (min, max), u64::MAX, text, units::show_size),
+            Self::Listen => listen(text).map(drop),
+            Self::Address => address(text).map(drop),
+            Self::Nameserver => nameserver(text).map(drop),
+            Self::HostPort => host_port(text).map(drop),
+            Self::DnsName => dns_name(text).map(drop),
+            Self::Service => service(text).map(drop),
+            Self::Ip => plain(text.parse::<IpAddr>().is_ok(), text, "an IP address"),
+            Self::Cidr => plain(is_cidr(text), text, "a range of addresses such as `127.84.0.0/16`"),
+            Self::Path => plain(!text.is_empty() && !text.contains('\0'), text, "a path"),
+            Self::Socket => socket(text),
+            Self::AccessLog => access_log(text),
+            Self::HashKey => hash_key(text).map(drop),
+            Self::Header => header(text).map(drop),
+            Self::Status => within(count(text)?, (200, 599), u64::MAX, text, |n| n.to_string()),
+            Self::RetryOn => retry_on(text),
+            Self::Percentile => plain(is_percentile(text), text, "a percentile from `p50` to `p99`"),
+            Self::SlashPath => plain(text.starts_with('/'), text, "a path that begins with `/`"),
+            Self::Text => Ok(()),
+        }
+    }
+
+    /// What is expected, to complete "expected ...".
+    pub(super) fn expected(self) -> Vec<String> {
+        let one = match self {
+            Self::Word(words) => return words.iter().map(|word| format!("`{word}`")).collect(),
+            Self::Duration(..) => "a time such as `250ms`",
+            Self::Count(..) => "a whole number",
+            Self::Share(_) => "a share such as `50%`",
+            Self::Size(..) => "a size such as `64KiB`",
+            Self::Listen => "IP:PORT or a port",
+            Self::Address => "IP:PORT",
+            Self::Nameserver => "IP or IP:PORT",
+            Self::HostPort => "HOST:PORT",
+            Self::DnsName => "a DNS name",
+            Self::Service => "a service's name",
+            Self::Ip => "an IP address",
+            Self::Cidr => "IP/BITS",
+            Self::Path | Self::Socket => "a path",
+            Self::AccessLog => "`off`, `stdout` or a path",
+            Self::HashKey => "`header NAME`, `cookie NAME` or `path`",
+            Self::Header => "a header's name",
+            Self::Status => "an HTTP status",
+            Self::RetryOn => "`connect`, `reset`, `timeout` or a 5xx status",
+            Self::Percentile => "a percentile such as `p95`",
+            Self::SlashPath => "a path that begins with `/`",
+            Self::Text => "a text",
+        };
+        vec![one.to_owned()]
+    }
+
+    /// This kind in JSON Schema. Whatever is not plain text may also be a `${VARIABLE}`.
+    pub(super) fn schema(self) -> Value {
+        let text = |pattern: &str| json!({ "type": "string", "pattern": format!("{pattern}|\\$\\{{") });
+        let number = |min: u64, max: u64| json!({ "anyOf": [{ "type": "integer", "minimum": min, "maximum": max }, { "type": "string", "pattern": "^[0-9]+$|\\$\\{" }] });
+        match self {
+            Self::Word(words) => {
+                let mut all: Vec<Value> = words.iter().map(|word| json!(word)).collect();
+                all.extend(words.contains(&"on").then_some(json!(true)));
+                all.extend(words.contains(&"off").then_some(json!(false)));
+                json!({ "enum": all })
+            }
+            Self::Duration(..) => text("^([0-9]+(\\.[0-9]+)?(d|h|m|s|ms|us|ns))+$"),
+            Self::Count(min, max) => number(min, max),
+            Self::Status => number(200, 599),
+            Self::Share(_) => text("^[0-9]+(\\.[0-9]+)? *%$"),
+            Self::Size(..) => text("^[0-9]+(\\.[0-9]+)? *(B|KiB|MiB|GiB)$"),
+            Self::Listen => {
+                json!({ "anyOf": [{ "type": "integer", "minimum": 0, "maximum": 65535 }, { "type": "string" }] })
+            }
+            Self::RetryOn => {
+                json!({ "anyOf": [{ "enum": RETRY_ON }, { "type": "integer", "minimum": 500, "maximum": 599 }] })
+            }
+            Self::AccessLog => json!({ "anyOf": [{ "enum": ["off", false, "stdout"] }, text("/")] }),
+            Self::HashKey => text("^(header|cookie) +[^ ]+$|^path$"),
+            Self::Percentile => text("^p[5-9][0-9]$"),
+            Self::SlashPath => text("^/"),
+            Self::Text => json!({ "type": ["string", "number", "boolean"] }),
+            _ => json!({ "type": "string" }),
+        }
+    }
+}
+
+fn plain(fits: bool, text: &str, what: &str) -> Result<(), Complaint> {
+    if fits { Ok(()) } else { Err((format!("{} is not {what}", quoted(text)), None)) }
+}
+
+fn within<T: PartialOrd + Copy>(
+    value: T,
+    (min, max): (T, T),
+    most: T,
+    text: &str,
+    show: fn(T) -> String,
+) -> Result<(), Complaint> {
+    let out = |side| {
+        // The end of what can be written at all is no bound that anybody asks for.
+        let hint =
+            if max == most { format!("at least {}", show(min)) } else { format!("{} to {}", show(min), show(max)) };
+        Err((format!("`{text}` is too {side}"), Some(hint)))
+    };
+    if value < min {
+        out("small")
+    } else if value > max {
+        out("large")
+    } else {
+        Ok(())
+    }
+}
+
+fn not_a_word(text: &str, words: &[&str]) -> Complaint {
+    let known = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+    let near = did_you_mean(text, words.iter().copied());
+    (format!("{} is none of {known}", quoted(text)), near)
+}
+
+/// `on` and `off` in their other spelling.
+pub(super) fn switch(text: &str) -> &str {
+    match text {
+        "true" | "True" | "TRUE" | "On" | "ON" => "on",
+        "false" | "False" | "FALSE" | "Off" | "OFF" => "off",
+        text => text,
+    }
+}
+
+/// Reads a whole number.
+pub(super) fn count(text: &str) -> Result<u64, Complaint> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let value = text.parse().ok().filter(|_| digits);
+    value.ok_or_else(|| (format!("{} is not a whole number", quoted(text)), None))
+}
+
+/// Reads where to listen.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, Complaint> {
+    if let Ok(port) = text.parse::<u16>() {
+        return Ok((Ipv4Addr::LOCALHOST, port).into());
+    }
+    text.parse().map_err(|_| {
+        let hint = match text.rsplit_once(':') {
+            Some(("localhost", port)) => Some(format!("write `127.0.0.1:{port}`")),
+            Some(("" | "*", port)) => {
+                Some(format!("write `127.0.0.1:{port}`, or `0.0.0.0:{port}` to listen on every address"))
+            }
+            Some((host, port)) if host.parse::<std::net::Ipv6Addr>().is_ok() => {
+                Some(format!("write `[{host}]:{port}`"))
+            }
+            _ => Some("write it like `127.0.0.1:8470`; a port alone is one of 127.0.0.1".to_owned()),
+        };
+        (format!("{} is not IP:PORT", quoted(text)), hint)
+    })
+}
+
+/// Reads where to connect.
+pub(super) fn address(text: &str) -> Result<SocketAddr, Complaint> {
+    match text.parse::<SocketAddr>() {
+        Ok(addr) if addr.port() == 0 => Err((format!("`{text}`: nothing can be reached at port 0"), None)),
+        Ok(addr) if addr.ip().is_unspecified() => Err((
+            format!("`{text}`: an endpoint is not at `{}`", addr.ip()),
+            Some(format!("write `127.0.0.1:{}`", addr.port())),
+        )),
+        Ok(addr) => Ok(addr),
+        Err(_) if host_port(text).is_ok() => Err((
+            format!("{} is a name, not an address", quoted(text)),
+            Some(format!("names are looked up with `dns: {text}`")),
+        )),
+        Err(_) if text.parse::<IpAddr>().is_ok() => {
+            Err((format!("{} has no port", quoted(text)), Some(format!("write `{}`", with_port(text)))))
+        }
+        Err(_) => Err((format!("{} is not IP:PORT", quoted(text)), None)),
+    }
+}
+
+fn with_port(ip: &str) -> String {
+    if ip.contains(':') { format!("[{ip}]:8080") } else { format!("{ip}:8080") }
+}
+
+/// Reads a DNS server, at port 53 unless another is given.
+pub(super) fn nameserver(text: &str) -> Result<SocketAddr, Complaint> {
+    let addr = text.parse::<IpAddr>().map(|ip| SocketAddr::from((ip, 53))).or_else(|_| text.parse::<SocketAddr>());
+    match addr {
+        Ok(addr) if addr.port() != 0 => Ok(addr),
+        _ => Err((
+            format!("{} is neither `system` nor an IP address", quoted(text)),
+            Some("write `system`, `10.0.0.2` or `10.0.0.2:53`".into()),
+        )),
+    }
+}
+
+/// Reads a name to look up and the port of its endpoints.
+pub(super) fn host_port(text: &str) -> Result<(&str, u16), Complaint> {
+    if let Some((_, rest)) = text.split_once("://") {
+        let authority = rest.split('/').next().unwrap_or(rest);
+        return Err((format!("{} is a URL", quoted(text)), Some(format!("write HOST:PORT alone: `{authority}`"))));
+    }
+    if text.parse::<SocketAddr>().is_ok() || text.parse::<IpAddr>().is_ok() {
+        return Err((
+            format!("{} is an address, not a name", quoted(text)),
+            Some(format!("addresses are listed with `static: [{text}]`")),
+        ));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        dns_name(text)?;
+        return Err((
+            format!("{} has no port", quoted(text)),
+            Some(format!("write `{text}:8080`, with the port of its endpoints")),
+        ));
+    };
+    dns_name(host)?;
+    match port.parse::<u16>() {
+        Ok(port) if port > 0 => Ok((host, port)),
+        _ => Err((format!("{} is not a port, 1 to 65535", quoted(port)), None)),
+    }
+}
+
+/// Reads a DNS name (RFC 1035 §2.3.4), with underscores (RFC 2782) and with or without the final dot.
+pub(super) fn dns_name(text: &str) -> Result<&str, Complaint> {
+    let labels = text.strip_suffix('.').unwrap_or(text);
+    match ServiceName::parse(labels) {
+        // A name whose last label is a number would be read as an IPv4 address (RFC 1123 §2.1).
+        Ok(_) if labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) => {
+            Err((format!("{} is not a DNS name: its last label is a number", quoted(text)), None))
+        }
+        Ok(_) => Ok(text),
+        Err(why) => {
+            let hint = text.split_once(':').map(|(name, _)| format!("a name alone stands here: `{name}`"));
+            Err((format!("{} is not a DNS name: {why}", quoted(text)), hint))
+        }
+    }
+}
+
+/// Reads a service's name.
+pub(super) fn service(text: &str) -> Result<ServiceName, Complaint> {
+    ServiceName::parse(text).map_err(|why| (format!("{} is not a service name: {why}", quoted(text)), None))
+}
+
+fn is_cidr(text: &str) -> bool {
+    let Some((ip, bits)) = text.split_once('/') else { return false };
+    let (Ok(ip), Ok(bits)) = (ip.parse::<IpAddr>(), bits.parse::<u8>()) else { return false };
+    bits <= if ip.is_ipv4() { 32 } else { 128 }
+}
+
+fn socket(text: &str) -> Result<(), Complaint> {
+    // sun_path of sockaddr_un(7) is 108 bytes long, with the final NUL.
+    const LONGEST: usize = 107;
+    if text.parse::<u16>().is_ok() || text.parse::<SocketAddr>().is_ok() {
+        let hint = "changes come over a Unix socket, never TCP: `/run/outrigger/admin.sock`".to_owned();
+        return Err((format!("{} is an address", quoted(text)), Some(hint)));
+    }
+    if text.len() > LONGEST {
+        return Err((
+            format!("{} is too long for a Unix socket", quoted(text)),
+            Some(format!("{LONGEST} bytes at most")),
+        ));
+    }
+    plain(!text.is_empty() && !text.contains('\0'), text, "the path of a Unix socket")
+}
+
+fn access_log(text: &str) -> Result<(), Complaint> {
+    match switch(text) {
+        "off" | "stdout" => Ok(()),
+        "on" => Err(("`on` does not say where to".to_owned(), Some("write `stdout` or a path".to_owned()))),
+        path if path.contains('/') && !path.contains('\0') => Ok(()),
+        other => {
+            let near = did_you_mean(other, ["stdout", "off"]);
+            Err((
+                format!("{} is neither `off`, `stdout` nor a path", quoted(other)),
+                near.or(Some(format!("a file here is `./{other}`"))),
+            ))
+        }
+    }
+}
+
+/// Reads what of a request is hashed.
+pub(super) fn hash_key(text: &str) -> Result<HashKey, Complaint> {
+    let mut words = text.split_ascii_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some("path"), None, _) => Ok(HashKey::Path),
+        (Some("header"), Some(name), None) => header(name).map(HashKey::Header),
+        (Some("cookie"), Some(name), None) if is_cookie_name(name) => Ok(HashKey::Cookie(name.into())),
+        _ => Err((format!("{} is no key", quoted(text)), Some("write `header x-user`, `cookie sid` or `path`".into()))),
+    }
+}
+
+/// A cookie's name is a token (RFC 6265 §4.1.1), like a header's.
+fn is_cookie_name(text: &str) -> bool {
+    HeaderName::from_bytes(text.as_bytes()).is_ok()
+}
+
+fn header(text: &str) -> Result<HeaderName, Complaint> {
+    HeaderName::from_bytes(text.as_bytes()).map_err(|_| (format!("{} is not a header's name", quoted(text)), None))
+}
+
+const RETRY_ON: [&str; 3] = ["connect", "reset", "timeout"];
+
+fn retry_on(text: &str) -> Result<(), Complaint> {
+    let is_status = count(text).is_ok_and(|status| (500..600).contains(&status));
+    let near = || did_you_mean(text, RETRY_ON);
+    let message = || format!("{} is neither `connect`, `reset`, `timeout` nor a 5xx status", quoted(text));
+    if is_status || RETRY_ON.contains(&text) { Ok(()) } else { Err((message(), near())) }
+}
+
+fn is_percentile(text: &str) -> bool {
+    let number = text.strip_prefix('p').and_then(|number| number.parse::<u8>().ok());
+    text.len() == 3 && number.is_some_and(|number| (50..=99).contains(&number))
+}

@@ -1,0 +1,287 @@
+//! From the file as written to the file as meant: one service.
+//!
+//! A policy value is looked for in three layers: the service's own keys, `defaults:`, and the tables. The
+//! layers are merged leaf by leaf, so that a service that writes one key of a policy keeps the others.
+//! A policy that `defaults:` switches off is on again for a service that writes anything of it: who tunes
+//! a breaker wants one.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use super::{
+    Policy, Provenance, Service, Source, keys,
+    problem::{Report, join, quoted},
+    raw::{Entry, Node, Place, Value},
+    scalar::{self, switch},
+    units,
+};
+use crate::{
+    model::ServiceName,
+    policy::{balance, breaker, bulkhead, deadline},
+};
+
+/// Reads one checked entry of `services:`; `None` when it has no source that could be read.
+pub(super) fn resolve(
+    name: &ServiceName,
+    entry: &Entry,
+    defaults: Option<&Node>,
+    path: &str,
+    report: &mut Report<'_>,
+) -> Option<Service> {
+    let mut leaves = Leaves::built_in();
+    leaves.overlay(defaults, Provenance::Defaults);
+    leaves.overlay(Some(&entry.node), Provenance::Service);
+    leaves.warn(path, report);
+    let policy = leaves.policy();
+    let source = source(entry, path, report)?;
+    let aliases = entry.node.get("aliases").map(Node::items).unwrap_or_default();
+    Some(Service {
+        name: name.clone(),
+        aliases: aliases.iter().filter_map(|alias| scalar::service(alias.text()?).ok()).collect(),
+        listen: entry.node.get("listen").and_then(|node| scalar::listen(node.text()?).ok()),
+        source,
+        provenance: leaves.provenance(),
+        policy,
+    })
+}
+
+fn source(entry: &Entry, path: &str, report: &mut Report<'_>) -> Option<Source> {
+    let words = || keys::SOURCES.iter().map(|key| format!("`{}`", key.name())).collect::<Vec<_>>().join(", ");
+    let mut written = entry.node.entries().iter().filter(|e| keys::SOURCES.iter().any(|key| key.name() == e.key));
+    let Some(first) = written.next() else {
+        if matches!(entry.node.value, Value::Null | Value::Map(_)) {
+            let hint = Some(format!("add one of {}: `dns: {}:8080`", words(), entry.key));
+            report.error(entry.place, path, format!("the service {} has no source", quoted(&entry.key)), hint);
+        }
+        return None;
+    };
+    for more in written {
+        let message = format!("a second source beside {}", quoted(&first.key));
+        report.error(more.place, &join(path, &more.key), message, Some(format!("keep one of {}", words())));
+    }
+    let text = || first.node.text();
+    match first.key.as_str() {
+        "static" => {
+            let mut addrs = Vec::new();
+            for item in first.node.items() {
+                let Some(Ok(addr)) = item.text().map(scalar::address) else { continue };
+                if addrs.contains(&addr) {
+                    report.warning(item.place, &join(path, "static"), format!("`{addr}` is listed twice"), None);
+                } else {
+                    addrs.push(addr);
+                }
+            }
+            Some(Source::Static(addrs))
+        }
+        "file" => Some(Source::File(PathBuf::from(text()?))),
+        "srv" => scalar::dns_name(text()?).ok().map(|name| Source::Srv { name: name.into() }),
+        _ => scalar::host_port(text()?).ok().map(|(host, port)| Source::Dns { host: host.into(), port }),
+    }
+}
+
+/// One policy value, and who wrote it.
+struct Leaf<'a> {
+    text: &'a str,
+    provenance: Provenance,
+    place: Place,
+}
+
+/// The policy values of one service, by the paths of the tables.
+struct Leaves<'a>(BTreeMap<&'static str, Leaf<'a>>);
+
+impl<'a> Leaves<'a> {
+    fn built_in() -> Self {
+        let leaf = |text| Leaf { text, provenance: Provenance::Default, place: Place::default() };
+        Self(keys::leaves().map(|key| (key.path, leaf(key.default))).collect())
+    }
+
+    /// Lays one layer over what is there.
+    fn overlay(&mut self, layer: Option<&'a Node>, provenance: fn(u32) -> Provenance) {
+        let Some(layer) = layer else { return };
+        for policy in layer.entries() {
+            match (policy.key.as_str(), policy.node.text().map(switch)) {
+                ("timeout", Some("off")) => {
+                    for path in keys::leaves().map(|key| key.path).filter(|path| path.starts_with("timeout.")) {
+                        self.set(path, "off", policy.node.place, provenance);
+                    }
+                }
+                ("timeout", Some(time)) => self.set("timeout.request", time, policy.node.place, provenance),
+                ("bulkhead", Some(word @ ("on" | "off"))) => self.set("bulkhead", word, policy.node.place, provenance),
+                ("bulkhead", Some(max)) => {
+                    self.switch_on("bulkhead", policy.node.place, provenance);
+                    self.set("bulkhead.max", max, policy.node.place, provenance);
+                }
+                ("breaker", Some(word @ ("on" | "observe" | "off"))) => {
+                    self.set("breaker.mode", word, policy.node.place, provenance);
+                }
+                ("breaker", Some(rate)) => {
+                    self.switch_on("breaker.mode", policy.node.place, provenance);
+                    self.set("breaker.error_rate", rate, policy.node.place, provenance);
+                }
+                ("balance", Some(word)) => self.set("balance", word, policy.node.place, provenance),
+                ("balance", None) => {
+                    if let Some((node, key)) = policy.node.get("hash").and_then(|node| Some((node, node.text()?))) {
+                        self.set("balance", key, node.place, provenance);
+                    }
+                }
+                (name @ ("timeout" | "bulkhead" | "breaker"), None) => {
+                    match name {
+                        "bulkhead" => self.switch_on("bulkhead", policy.place, provenance),
+                        "breaker" => self.switch_on("breaker.mode", policy.place, provenance),
+                        _ => {}
+                    }
+                    for Entry { key, node, .. } in policy.node.entries() {
+                        let leaf = keys::leaves().find(|leaf| leaf.path.split_once('.') == Some((name, key)));
+                        if let (Some(leaf), Some(text)) = (leaf, node.text()) {
+                            self.set(leaf.path, switch(text), node.place, provenance);
+                        }
+                    }
+                }
+                // The other policies are still to come: the check has refused whatever asks for them.
+                _ => {}
+            }
+        }
+    }
+
+    fn set(&mut self, path: &'static str, text: &'a str, place: Place, provenance: fn(u32) -> Provenance) {
+        self.0.insert(path, Leaf { text, provenance: provenance(place.line), place });
+    }
+
+    fn switch_on(&mut self, path: &'static str, place: Place, provenance: fn(u32) -> Provenance) {
+        if self.text(path) == "off" {
+            self.set(path, "on", place, provenance);
+        }
+    }
+
+    fn text(&self, path: &str) -> &'a str {
+        self.0.get(path).map_or("", |leaf| leaf.text)
+    }
+
+    /// The value at a path; the default where the check has refused what is written.
+    fn read<T, E>(&self, path: &'static str, read: impl Fn(&str) -> Result<T, E>) -> T {
+        let value = read(self.text(path)).or_else(|_| read(keys::default(path)));
+        value.ok().expect("a default in the tables can be read")
+    }
+
+    fn limit(&self, path: &'static str) -> Option<Duration> {
+        self.read(path, |text| if text == "off" { Ok(None) } else { units::duration(text).map(Some) })
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            timeout: deadline::Settings {
+                request: self.limit("timeout.request"),
+                connect: self.limit("timeout.connect"),
+                attempt: self.limit("timeout.attempt"),
+                idle: self.limit("timeout.idle"),
+                total: self.limit("timeout.total"),
+                tunnel: self.limit("timeout.tunnel"),
+            },
+            bulkhead: (self.text("bulkhead") != "off").then(|| bulkhead::Settings {
+                max: self.read("bulkhead.max", number),
+                queue: self.read("bulkhead.queue", number),
+                wait: self.read("bulkhead.wait", units::duration),
+                per_endpoint: self.read("bulkhead.per_endpoint", |text| {
+                    if text == "off" { Ok(None) } else { number(text).map(Some) }
+                }),
+            }),
+            breaker: self.breaker(),
+            balance: self.read("balance", balance),
+        }
+    }
+
+    fn breaker(&self) -> Option<breaker::Settings> {
+        let mode = match self.text("breaker.mode") {
+            "off" => return None,
+            "observe" => breaker::Mode::Observe,
+            _ => breaker::Mode::On,
+        };
+        Some(breaker::Settings {
+            error_rate: self.read("breaker.error_rate", units::share),
+            min_calls: self.read("breaker.min_calls", number),
+            window: self.read("breaker.window", units::duration),
+            open_for: self.read("breaker.open_for", units::duration),
+            probes: self.read("breaker.probes", number),
+            slow_call: self.limit("breaker.slow_call"),
+            slow_rate: self.read("breaker.slow_rate", units::share),
+            mode,
+        })
+    }
+
+    /// Where each value in force came from. Of a policy that is off, only what switched it off is in force.
+    fn provenance(&self) -> BTreeMap<&'static str, Provenance> {
+        let is_off = |switch: &str| self.text(switch) == "off";
+        let in_force = |path: &str| match path.split_once('.') {
+            Some(("bulkhead", _)) => !is_off("bulkhead"),
+            Some(("breaker", key)) => key == "mode" || !is_off("breaker.mode"),
+            None if path == "bulkhead" => is_off("bulkhead"),
+            _ => true,
+        };
+        self.0.iter().filter(|(path, _)| in_force(path)).map(|(path, leaf)| (*path, leaf.provenance)).collect()
+    }
+
+    /// Pairs of values that are fine apart and hardly meant together.
+    fn warn(&self, path: &str, report: &mut Report<'_>) {
+        let policy = self.policy();
+        let timeout = &policy.timeout;
+        let attempt = ("timeout.attempt", timeout.attempt);
+        let connect = ("timeout.connect", timeout.connect);
+        let request = ("timeout.request", timeout.request);
+        let mut pairs = vec![
+            (attempt, request, "it has no effect"),
+            (connect, attempt, "it has no effect"),
+            (connect, request, "it has no effect"),
+            (request, ("timeout.total", timeout.total), "it has no effect"),
+        ];
+        if let Some(bulkhead) = policy.bulkhead.as_ref() {
+            let wait = (bulkhead.queue > 0).then_some(bulkhead.wait);
+            pairs.push((("bulkhead.wait", wait), request, "it has no effect"));
+            if bulkhead.per_endpoint.is_some_and(|each| each > bulkhead.max) {
+                let message =
+                    format!("`bulkhead.per_endpoint` is more than `bulkhead.max` ({}): it has no effect", bulkhead.max);
+                self.warn_at("bulkhead.per_endpoint", message, path, report);
+            }
+        }
+        if let Some(breaker) = policy.breaker.as_ref() {
+            pairs.push((("breaker.slow_call", breaker.slow_call), request, "no call is ever slow"));
+            let written = self.0.get("breaker.slow_rate").is_some_and(|leaf| leaf.provenance != Provenance::Default);
+            if written && breaker.slow_call.is_none() {
+                let message = "`breaker.slow_rate` counts only with `breaker.slow_call`".to_owned();
+                self.warn_at("breaker.slow_rate", message, path, report);
+            }
+        }
+        for ((key, value), (bound_key, bound), so) in pairs {
+            let (Some(value), Some(bound)) = (value, bound) else { continue };
+            // What is built in, or shared and then tightened by one service, is not a mistake of the file.
+            let by = |key| self.0.get(key).map_or(Provenance::Default, |leaf| leaf.provenance);
+            let meant = match by(key) {
+                Provenance::Default => true,
+                Provenance::Defaults(_) => matches!(by(bound_key), Provenance::Service(_)),
+                Provenance::Service(_) => false,
+            };
+            if value > bound && !meant {
+                let (value, bound) = (units::show_duration(value), units::show_duration(bound));
+                let message = format!("`{key}` ({value}) is longer than `{bound_key}` ({bound}): {so}");
+                self.warn_at(key, message, path, report);
+            }
+        }
+    }
+
+    fn warn_at(&self, key: &'static str, message: String, path: &str, report: &mut Report<'_>) {
+        let place = self.0.get(key).map(|leaf| leaf.place).unwrap_or_default();
+        report.warning(place, &join(path, key), message, None);
+    }
+}
+
+fn number(text: &str) -> Result<u32, scalar::Complaint> {
+    scalar::count(text).map(|value| u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+fn balance(text: &str) -> Result<balance::Settings, scalar::Complaint> {
+    match text {
+        "p2c" => Ok(balance::Settings::P2c),
+        "round_robin" => Ok(balance::Settings::RoundRobin),
+        "random" => Ok(balance::Settings::Random),
+        "least_request" => Ok(balance::Settings::LeastRequest),
+        key => scalar::hash_key(key).map(balance::Settings::Hash),
+    }
+}

@@ -1,0 +1,71 @@
+//! Listening and dialling sockets, with the few options that matter to a proxy.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    time::Instant,
+};
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::TcpStream;
+
+/// Connections the kernel may hold for us while no worker has taken them.
+const BACKLOG: i32 = 4096;
+
+/// Binds a listening socket, ready for an event loop.
+///
+/// `SO_REUSEADDR` lets a restarted sidecar take its port while old connections linger in TIME_WAIT;
+/// `SO_REUSEPORT` is left out on purpose: a second process on the same port must fail, loudly.
+///
+/// # Errors
+/// Whatever the kernel says: the address is in use, is not ours, or needs a right that we lack.
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Prepares an accepted connection: no Nagle delay, and a kernel probe that finds dead peers.
+///
+/// # Errors
+/// The connection is already gone.
+pub fn prepare_accepted(stream: &std::net::TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)
+}
+
+/// Why a connection could not be had.
+#[derive(Debug)]
+pub enum DialError {
+    /// The deadline passed first.
+    Timeout,
+    /// The peer refused, or cannot be reached.
+    Refused(io::Error),
+}
+
+/// Opens a connection before `deadline` (`None` waits as long as the kernel does).
+///
+/// # Errors
+/// [`DialError`] tells a time-out from a refusal.
+pub async fn dial(addr: SocketAddr, deadline: Option<Instant>) -> Result<TcpStream, DialError> {
+    let connecting = TcpStream::connect(addr);
+    let connected = match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), connecting).await.map_err(|_| DialError::Timeout)?,
+        None => connecting.await,
+    };
+    let stream = connected.map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => DialError::Timeout,
+        _ => DialError::Refused(error),
+    })?;
+    // Neither option can fail on a connected socket but by the peer's being gone, which the first write tells.
+    let _ = stream.set_nodelay(true);
+    let keepalive = TcpKeepalive::new().with_time(std::time::Duration::from_secs(60));
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+    Ok(stream)
+}

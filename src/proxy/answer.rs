@@ -1,0 +1,235 @@
+//! The answer's body on its way to the app, and with it the end of the call.
+//!
+//! An attempt's outcome is known when its body ends, not when its head arrives: a body cut short counts as
+//! what it is. So the answer carries its call and its attempt, and whichever way it ends (read to its last
+//! byte, broken by the endpoint, dropped because the app went away) the end is recorded there, once.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep_until};
+
+use super::{
+    attempt::Attempt,
+    call::Call,
+    connection::Peer,
+    upload::{Progress, Upload},
+    wire::WireState,
+};
+use crate::{
+    model::{Outcome, Reason},
+    upstream::Connection,
+};
+
+/// An answer's body.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// Nothing.
+    Empty,
+    /// Our own, as yet unsent.
+    Local(Option<Bytes>),
+    /// An endpoint's, as it comes.
+    Relayed(Box<Relayed>),
+}
+
+#[derive(Debug)]
+pub(super) struct Relayed {
+    body: Incoming,
+    /// What ends with the body; `None` once it has.
+    rest: Option<Rest>,
+    wire: Arc<WireState>,
+    idle: Option<Duration>,
+    end: Option<Instant>,
+    pause: Option<Pin<Box<Sleep>>>,
+    total: Option<Pin<Box<Sleep>>>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Rest {
+    call: Call,
+    attempt: Attempt,
+    connection: Connection<Upload>,
+    upload: Option<Rc<Progress>>,
+    /// What the call amounts to if the body is complete.
+    outcome: Outcome,
+}
+
+/// The answer cannot go on. hyper then breaks off the app's connection, so that the app can tell.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the answer was cut short: {}", .0.as_str())]
+pub(super) struct CutShort(Outcome);
+
+impl Answer {
+    /// Lets an endpoint's answer through.
+    pub(super) fn relay(
+        body: Incoming,
+        call: Call,
+        attempt: Attempt,
+        connection: Connection<Upload>,
+        upload: Option<Rc<Progress>>,
+        peer: &Peer,
+        outcome: Outcome,
+    ) -> Self {
+        let (idle, end) = (call.service.config().policy.timeout.idle, call.deadline.end());
+        let wire = peer.wire.clone();
+        let rest = Rest { call, attempt, connection, upload, outcome };
+        if body.is_end_stream() {
+            rest.complete(0);
+            wire.answer_ended();
+            return Self::Empty;
+        }
+        let relayed = Relayed { body, rest: Some(rest), wire, idle, end, pause: None, total: None, bytes: 0 };
+        Self::Relayed(Box::new(relayed))
+    }
+}
+
+impl Rest {
+    /// The body has ended as it should: the connection may be used again, unless the endpoint answered
+    /// before the request was over.
+    fn complete(self, bytes: u64) {
+        let Self { mut call, attempt, connection, upload, outcome } = self;
+        let now = call.worker.now();
+        attempt.end(now, outcome);
+        if upload.is_none_or(|upload| upload.has_ended()) {
+            call.worker.upstreams.give_back(connection, now);
+        }
+        if let Some(note) = call.note() {
+            note.bytes_out = bytes;
+        }
+        call.end(outcome);
+    }
+
+    /// The body has ended before its time.
+    fn cut_short(self, bytes: u64, outcome: Outcome, why: &str) {
+        let Self { mut call, attempt, .. } = self;
+        // Being cut off by our own stop says nothing about the service.
+        let attempts = if outcome == Outcome::Failed(Reason::ShuttingDown) { Outcome::Cancelled } else { outcome };
+        attempt.end(call.worker.now(), attempts);
+        if let Some(note) = call.note() {
+            note.bytes_out = bytes;
+            note.details = Some(why.to_owned());
+        }
+        call.end(outcome);
+    }
+}
+
+impl Relayed {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        let Some(rest) = &self.rest else { return Poll::Ready(None) };
+        if rest.call.worker.is_cut_off() {
+            return self.cut_short(Reason::ShuttingDown, "the sidecar stopped");
+        }
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.pause = None;
+                self.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if self.body.is_end_stream() {
+                    self.complete();
+                } else if let end @ Poll::Ready(_) = self.poll_total(cx) {
+                    return end;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                self.complete();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let reason = if error.is_parse() { Reason::BadResponse } else { Reason::UpstreamReset };
+                self.cut_short(reason, &error.to_string())
+            }
+            Poll::Pending => match self.poll_total(cx) {
+                end @ Poll::Ready(_) => end,
+                Poll::Pending => self.poll_pause(cx),
+            },
+        }
+    }
+
+    /// `idle`: the endpoint has paused for too long.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        let Some(idle) = self.idle else { return Poll::Pending };
+        let pause = self.pause.get_or_insert_with(|| Box::pin(sleep_until(tokio::time::Instant::now() + idle)));
+        match pause.as_mut().poll(cx) {
+            Poll::Ready(()) => {
+                self.cut_short(Reason::RequestTimeout, "the endpoint paused for longer than `idle` allows")
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// `total`: the call is over, whatever is still to come.
+    fn poll_total(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        let Some(end) = self.end else { return Poll::Pending };
+        let total = self.total.get_or_insert_with(|| Box::pin(sleep_until(end.into())));
+        match total.as_mut().poll(cx) {
+            Poll::Ready(()) => self.cut_short(Reason::RequestTimeout, "the call took longer than `total` allows"),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn complete(&mut self) {
+        if let Some(rest) = self.rest.take() {
+            rest.complete(self.bytes);
+            self.wire.answer_ended();
+        }
+    }
+
+    fn cut_short(&mut self, reason: Reason, why: &str) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        let outcome = Outcome::Failed(reason);
+        if let Some(rest) = self.rest.take() {
+            rest.cut_short(self.bytes, outcome, why);
+        }
+        Poll::Ready(Some(Err(CutShort(outcome))))
+    }
+}
+
+impl Drop for Relayed {
+    /// hyper may drop a body that has given its last byte without asking for more; any other body that is
+    /// dropped belongs to an app that went away.
+    fn drop(&mut self) {
+        if self.body.is_end_stream() {
+            self.complete();
+        } else if let Some(rest) = self.rest.take() {
+            rest.cut_short(self.bytes, Outcome::Cancelled, "the app went away");
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = CutShort;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Local(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Relayed(relayed) => relayed.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Local(bytes) => bytes.is_none(),
+            Self::Relayed(relayed) => relayed.rest.is_none() || relayed.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Local(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Relayed(relayed) => relayed.body.size_hint(),
+        }
+    }
+}

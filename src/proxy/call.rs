@@ -1,0 +1,318 @@
+//! One call, from its head to its outcome: the order of the policies stands here.
+
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header::EXPECT, request::Parts};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+
+use super::{
+    Failure,
+    answer::Answer,
+    attempt::{self, Attempted},
+    connection::Peer,
+    entry::{self, Routed},
+    headers, local_reply, upgrade,
+    upload::{Gate, GateKey, Progress, Upload, UploadFailure},
+    worker::Worker,
+};
+use crate::{
+    model::{Outcome, Reason},
+    policy::{balance, deadline::Deadline},
+    service::{Permit, Service},
+    telemetry::{AccessLog, access_log::Record},
+};
+
+/// Everything known about one call under way. It ends with [`Call::end`]; one that is dropped before was
+/// given up by its app.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) service: Arc<Service>,
+    pub(super) deadline: Deadline,
+    pub(super) attempts: u32,
+    pub(super) worker: Rc<Worker>,
+    started: Instant,
+    permit: Option<Permit>,
+    note: Option<Box<Note>>,
+    ended: bool,
+}
+
+/// What only the access log wants to know.
+#[derive(Debug)]
+pub(super) struct Note {
+    log: AccessLog,
+    at: SystemTime,
+    method: Method,
+    path: String,
+    host: Option<HeaderValue>,
+    request_id: Option<HeaderValue>,
+    peer: Option<SocketAddr>,
+    pub(super) endpoint: Option<SocketAddr>,
+    pub(super) status: Option<u16>,
+    pub(super) details: Option<String>,
+    pub(super) upload: Option<Rc<Progress>>,
+    pub(super) bytes_out: u64,
+}
+
+/// What goes upstream: a request that knows all about its own next hop.
+pub(super) struct Outgoing {
+    pub(super) head: Parts,
+    pub(super) upload: Upload,
+    pub(super) progress: Option<Rc<Progress>>,
+    /// Whether the Host is the app's own, or the endpoint's to be.
+    pub(super) host_names_service: bool,
+    pub(super) hash_key: Option<u64>,
+    /// The app asked for another protocol.
+    pub(super) upgrade: Option<OnUpgrade>,
+    /// Opened when the endpoint says "100 Continue".
+    pub(super) expects: Option<GateKey>,
+}
+
+/// Serves one request, always with an answer.
+pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Incoming>) -> Response<Answer> {
+    let started = worker.now();
+    let (mut head, body) = request.into_parts();
+    let conflict = peer.wire.call_begins(!http_body::Body::is_end_stream(&body));
+    let (routed, note) = {
+        let services = worker.table.current();
+        let note = services.traffic().access_log.as_ref().map(|log| Box::new(Note::of(log, &head, peer)));
+        let routed = admissible(worker, &head, conflict);
+        (routed.and_then(|()| entry::route(&peer.entry, &mut head, &services)), note)
+    };
+    let Routed { service, host_names_service } = match routed {
+        Ok(routed) => routed,
+        Err(failure) => return refuse_unattributed(worker, peer, &head, started, note, &failure),
+    };
+
+    let method = head.method.clone();
+    let deadline = Deadline::starting(started, &service.config().policy.timeout);
+    let mut call =
+        Call { service, deadline, attempts: 0, worker: worker.clone(), started, permit: None, note, ended: false };
+    let outgoing = prepare(&mut call, peer, head, body, host_names_service);
+    match journey(&mut call, outgoing).await {
+        Ok(attempted) => relay(call, attempted, peer),
+        // A fallback, once there are any, is tried here.
+        Err(failure) => {
+            peer.wire.answer_ended();
+            let reply = local_reply::reply(&failure, Some(call.service.name().as_str()), &method, false);
+            call.note_reply(reply.status().as_u16(), &failure);
+            call.end(Outcome::Failed(failure.reason));
+            reply
+        }
+    }
+}
+
+/// What can be said against a request before it is known whom it is for.
+fn admissible(worker: &Worker, head: &Parts, framing_conflict: bool) -> Result<(), Failure> {
+    let refuse = |reason, detail| Err(Failure::new(reason, detail));
+    if framing_conflict {
+        return refuse(Reason::BadRequest, "the request has both Transfer-Encoding and Content-Length");
+    }
+    if let Some(coding) = head.headers.get(http::header::TRANSFER_ENCODING)
+        && !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+    {
+        return refuse(Reason::BadRequest, "the request has a Transfer-Encoding other than chunked");
+    }
+    if headers::has_been_here(&head.headers, &worker.pseudonym) {
+        return refuse(Reason::Loop, "the request has passed this sidecar before: an endpoint leads back to it");
+    }
+    Ok(())
+}
+
+/// Answers a call that belongs to no service. What is malformed also ends its connection: where the next
+/// request begins is anybody's guess.
+fn refuse_unattributed(
+    worker: &Worker,
+    peer: &Peer,
+    head: &Parts,
+    started: Instant,
+    note: Option<Box<Note>>,
+    failure: &Failure,
+) -> Response<Answer> {
+    peer.wire.answer_ended();
+    let closing = failure.reason == Reason::BadRequest;
+    let reply = local_reply::reply(failure, None, &head.method, closing);
+    let outcome = Outcome::Failed(failure.reason);
+    worker.count_unattributed(outcome);
+    if let Some(mut note) = note {
+        note.status = Some(reply.status().as_u16());
+        note.details = Some(failure.detail.to_string());
+        note.record(None, outcome, worker.now().saturating_duration_since(started), 0);
+    }
+    reply
+}
+
+/// Turns the app's request into the one that goes upstream.
+fn prepare(call: &mut Call, peer: &Peer, mut head: Parts, body: Incoming, host_names_service: bool) -> Outgoing {
+    let policy = &call.service.config().policy;
+    let hash_key = match &policy.balance {
+        balance::Settings::Hash(key) => hash_key(key, &head),
+        _ => None,
+    };
+    let hop = headers::strip_hop(&mut head.headers);
+    head.headers.append(http::header::VIA, call.worker.via.clone());
+    head.version = http::Version::HTTP_11;
+    let upgrade = hop.upgrade.and_then(|protocol| {
+        headers::ask_upgrade(&mut head.headers, protocol);
+        head.extensions.remove::<OnUpgrade>()
+    });
+    head.extensions.clear();
+    let (upload, progress, expects) = if http_body::Body::is_end_stream(&body) {
+        (Upload::Empty, None, None)
+    } else {
+        let expects = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let (gate, key) = expects.then(Gate::closed).unzip();
+        let (upload, progress) = Upload::streaming(body, peer.wire.clone(), policy.timeout.idle, gate);
+        (upload, Some(progress), key)
+    };
+    if let Some(note) = &mut call.note {
+        note.upload = progress.clone();
+    }
+    Outgoing { head, upload, progress, host_names_service, hash_key, upgrade, expects }
+}
+
+/// The policies, in their order. Whatever is refused or fails on the way leaves as a [`Failure`].
+async fn journey(call: &mut Call, outgoing: Outgoing) -> Result<Attempted, Failure> {
+    if let Some(bulkhead) = call.service.bulkhead() {
+        let permit = bulkhead.admit(call.deadline.head()).await;
+        call.permit =
+            Some(permit.map_err(|_| {
+                Failure::new(Reason::BulkheadFull, "as many calls as the bulkhead admits are outstanding")
+            })?);
+    }
+    if call.deadline.is_over(call.worker.now()) {
+        return Err(Failure::new(Reason::RequestTimeout, "the time for this call was over before it could be sent"));
+    }
+    // Retries, once there are any, loop here: each attempt asks the breaker again.
+    call.attempts += 1;
+    attempt::run(call, outgoing).await
+}
+
+/// Hands the answer's head to the app, and the rest of the call to the answer's body.
+fn relay(mut call: Call, attempted: Attempted, peer: &Peer) -> Response<Answer> {
+    let (mut head, body) = attempted.response.into_parts();
+    let hop = headers::strip_hop(&mut head.headers);
+    head.version = http::Version::HTTP_11;
+    if let Some(note) = &mut call.note {
+        note.status = Some(head.status.as_u16());
+        note.endpoint = Some(attempted.attempt.endpoint());
+    }
+    if let (Some(downstream), Some(protocol)) = (attempted.upgrade, hop.upgrade) {
+        headers::ask_upgrade(&mut head.headers, protocol);
+        peer.wire.becomes_tunnel();
+        upgrade::spawn(call, attempted.attempt, downstream, head.extensions.remove::<OnUpgrade>());
+        return Response::from_parts(head, Answer::Empty);
+    }
+    let outcome = Outcome::of_status(head.status);
+    let answer = Answer::relay(body, call, attempted.attempt, attempted.connection, attempted.progress, peer, outcome);
+    Response::from_parts(head, answer)
+}
+
+/// The number that a request's key hashes to; a request without the key has none.
+fn hash_key(key: &balance::HashKey, head: &Parts) -> Option<u64> {
+    let value = match key {
+        balance::HashKey::Header(name) => head.headers.get(name)?.as_bytes(),
+        balance::HashKey::Cookie(name) => cookie(&head.headers, name)?,
+        balance::HashKey::Path => head.uri.path().as_bytes(),
+    };
+    Some(balance::hash_key(value))
+}
+
+/// A cookie's value (RFC 6265 §4.2.1).
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let pairs = headers.get_all(http::header::COOKIE).iter().flat_map(|value| value.as_bytes().split(|b| *b == b';'));
+    pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+impl Call {
+    /// The call is over: its place in the bulkhead is free, its outcome counted and logged.
+    pub(super) fn end(mut self, outcome: Outcome) {
+        self.finish(outcome);
+    }
+
+    /// Writes down what a local reply says.
+    pub(super) fn note_reply(&mut self, status: u16, failure: &Failure) {
+        if let Some(note) = &mut self.note {
+            note.status = Some(status);
+            note.details = Some(failure.detail.to_string());
+        }
+    }
+
+    /// Where the access log's facts are gathered, when there is one.
+    pub(super) fn note(&mut self) -> Option<&mut Note> {
+        self.note.as_deref_mut()
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.permit = None;
+        let took = self.worker.now().saturating_duration_since(self.started);
+        self.service.call_ended(outcome, took);
+        if let Some(note) = &self.note {
+            note.record(Some(self.service.name().as_str()), outcome, took, self.attempts);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.finish(Outcome::Cancelled);
+    }
+}
+
+impl Note {
+    fn of(log: &AccessLog, head: &Parts, peer: &Peer) -> Self {
+        Self {
+            log: log.clone(),
+            at: SystemTime::now(),
+            method: head.method.clone(),
+            path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+            host: head.headers.get(http::header::HOST).cloned(),
+            request_id: head.headers.get("x-request-id").cloned(),
+            peer: peer.addr,
+            endpoint: None,
+            status: None,
+            details: None,
+            upload: None,
+            bytes_out: 0,
+        }
+    }
+
+    fn record(&self, service: Option<&str>, outcome: Outcome, duration: Duration, attempts: u32) {
+        self.log.record(&Record {
+            at: self.at,
+            service,
+            method: &self.method,
+            path: &self.path,
+            host: self.host.as_ref().map_or(b"", HeaderValue::as_bytes),
+            status: self.status,
+            outcome,
+            details: self.details.as_deref(),
+            duration,
+            attempts,
+            endpoint: self.endpoint,
+            bytes_in: self.upload.as_ref().map_or(0, |upload| upload.bytes()),
+            bytes_out: self.bytes_out,
+            peer: self.peer,
+            request_id: self.request_id.as_ref().map(HeaderValue::as_bytes),
+        });
+    }
+}
+
+/// What the app did wrong in its upload, as a failure of the call.
+pub(super) fn upload_failure(failure: UploadFailure) -> Failure {
+    match failure {
+        UploadFailure::Idle => {
+            Failure::new(Reason::RequestTimeout, "the app paused in its request body for longer than `idle` allows")
+        }
+        UploadFailure::Broken(error) => {
+            Failure::new(Reason::BadRequest, format!("the app's request body broke off: {error}"))
+        }
+    }
+}

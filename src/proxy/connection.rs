@@ -1,0 +1,177 @@
+//! One connection of an app, from its first byte to its last.
+
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    future::{Future as _, poll_fn},
+    net::SocketAddr,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Waker},
+    time::{Duration, Instant},
+};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{
+    Failure, call,
+    entry::Entry,
+    local_reply,
+    wire::{Wire, WireState},
+    worker::Worker,
+};
+use crate::model::{Outcome, Reason};
+
+/// How long an app may take nothing of what is written to it.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long, and for how many bytes, we listen to an app that still sends after its answer.
+const LINGER_LIMIT: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
+
+/// The app at the other end of a connection.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) addr: Option<SocketAddr>,
+    pub(super) entry: Entry,
+    pub(super) wire: Arc<WireState>,
+}
+
+/// How a worker reaches one of its connections.
+#[derive(Debug)]
+pub(super) struct Control {
+    worker: Rc<Worker>,
+    id: u64,
+    waker: RefCell<Option<Waker>>,
+    finishing: Cell<bool>,
+    /// When the connection was opened or its last call ended; `None` while a call is under way.
+    idle_since: Cell<Option<Instant>>,
+}
+
+impl Control {
+    pub(super) fn new(worker: Rc<Worker>, id: u64, now: Instant) -> Self {
+        Self { worker, id, waker: RefCell::default(), finishing: Cell::new(false), idle_since: Cell::new(Some(now)) }
+    }
+
+    /// Remembers whom to wake when the worker's state changes.
+    pub(super) fn listen(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Closes the connection when its call has ended, or at once when it is idle.
+    pub(super) fn finish(&self) {
+        self.finishing.set(true);
+        self.wake();
+    }
+
+    /// Has the connection look at the state of its worker.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Since when there has been no call.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.idle_since.get()
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.worker.unregister(self.id);
+    }
+}
+
+/// Serves one connection until either side has had enough.
+pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
+    let control = worker.register();
+    let state = WireState::new();
+    let peer = Rc::new(Peer { addr: stream.peer_addr().ok(), entry, wire: state.clone() });
+    let limits = worker.table.current().traffic().limits;
+    let wire = Wire::new(stream, state.clone(), limits.header_timeout, STALL_LIMIT);
+    let service = service_fn({
+        let (worker, control) = (worker.clone(), control.clone());
+        move |request| {
+            let (worker, control, peer) = (worker.clone(), control.clone(), peer.clone());
+            async move {
+                control.idle_since.set(None);
+                let answer = call::serve(&worker, &peer, request).await;
+                control.idle_since.set(Some(worker.now()));
+                Ok::<_, Infallible>(answer)
+            }
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(limits.header_bytes.max(8192)).header_read_timeout(None);
+    if limits.headers != DEFAULT_MAX_HEADERS {
+        builder.max_headers(limits.headers);
+    }
+    let ended = {
+        let mut serving = pin!(builder.serve_connection(TokioIo::new(wire), service).with_upgrades());
+        let mut graceful = false;
+        poll_fn(|cx| {
+            control.listen(cx);
+            if control.finishing.get() && !std::mem::replace(&mut graceful, true) {
+                serving.as_mut().graceful_shutdown();
+            }
+            serving.as_mut().poll(cx)
+        })
+        .await
+    };
+    drop(control);
+    if let Some(stream) = state.take_stream() {
+        close(&worker, stream, &state, ended.err()).await;
+    }
+}
+
+/// hyper's own limit, for which it needs no allocation.
+const DEFAULT_MAX_HEADERS: usize = 100;
+
+/// Says what hyper could not say, and closes without losing it: a socket that is closed with bytes unread
+/// is reset, and what was written before may never arrive.
+async fn close(worker: &Worker, mut stream: TcpStream, state: &WireState, error: Option<hyper::Error>) {
+    if let Some(failure) = unreadable(state, error) {
+        worker.count_unattributed(Outcome::Failed(failure.reason));
+        if stream.write_all(&local_reply::raw(&failure)).await.is_err() {
+            return;
+        }
+    }
+    let _ = stream.shutdown().await;
+    let _ = tokio::time::timeout(LINGER_LIMIT, async {
+        let mut sink = [0; 8192];
+        let mut left = LINGER_BYTES;
+        while let Ok(n @ 1..) = stream.read(&mut sink).await {
+            left = left.saturating_sub(n);
+            if left == 0 {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+/// What was wrong with bytes that never became a call.
+fn unreadable(state: &WireState, error: Option<hyper::Error>) -> Option<Failure> {
+    if state.head_timed_out() {
+        return Some(Failure::new(Reason::BadRequest, "the request's head did not end within header_timeout"));
+    }
+    if !state.kept_back() {
+        return None;
+    }
+    let detail = match error {
+        Some(error) if error.is_parse_too_large() => "the request's head is over the limits of size or number".into(),
+        Some(error) => format!("the request is not HTTP/1.1: {error}"),
+        None => "the request is not HTTP/1.1".into(),
+    };
+    Some(Failure::new(Reason::BadRequest, detail))
+}

@@ -1,0 +1,153 @@
+//! Accepting connections and handing each to a worker.
+//!
+//! One thread accepts for all listeners. A sidecar sees few connections that live long, and a kernel that
+//! spreads them by hash leaves workers idle while others are full; so each connection goes to the worker
+//! with the fewest. At the limit of open connections nothing is accepted: callers wait in the kernel's
+//! queue, as with HAProxy's `maxconn`, until somebody leaves.
+
+use std::{
+    io,
+    net::TcpStream,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use prometheus::IntGauge;
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
+
+use super::{connection, worker::Worker};
+use crate::net::tcp;
+
+pub use super::entry::Entry;
+
+/// How long to pause when the process has run out of file descriptors: nothing else helps.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection on its way to a worker.
+#[derive(Debug)]
+pub struct Accepted {
+    stream: TcpStream,
+    entry: Entry,
+    guard: OpenConnection,
+}
+
+/// Counts a connection as open for as long as it is.
+#[derive(Debug)]
+struct OpenConnection {
+    of_worker: Arc<AtomicUsize>,
+    gauge: IntGauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.of_worker.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.dec();
+    }
+}
+
+/// How the acceptor reaches a worker.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    queue: mpsc::Sender<Accepted>,
+    open: Arc<AtomicUsize>,
+}
+
+impl Intake {
+    /// An intake, and the end of it that [`serve`] reads.
+    pub fn new() -> (Self, mpsc::Receiver<Accepted>) {
+        let (queue, accepted) = mpsc::channel(256);
+        (Self { queue, open: Arc::default() }, accepted)
+    }
+}
+
+/// Where accepted connections go, and how many there may be.
+#[derive(Debug, Clone)]
+pub struct Intakes {
+    /// One a worker.
+    pub workers: Rc<[Intake]>,
+    /// A permit for each connection that may be open.
+    pub limit: Arc<Semaphore>,
+    /// Counts the open ones.
+    pub gauge: IntGauge,
+}
+
+/// Accepts connections from one listener until it is dropped.
+///
+/// # Errors
+/// The listener cannot be watched at all.
+pub async fn accept(listener: std::net::TcpListener, entry: Entry, intakes: Intakes) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    loop {
+        let Ok(permit) = intakes.limit.clone().acquire_owned().await else { return Ok(()) };
+        let stream = next(&listener).await;
+        let Some(worker) = intakes.workers.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed)) else {
+            return Ok(());
+        };
+        worker.open.fetch_add(1, Ordering::Relaxed);
+        intakes.gauge.inc();
+        let guard = OpenConnection { of_worker: worker.open.clone(), gauge: intakes.gauge.clone(), _permit: permit };
+        if worker.queue.send(Accepted { stream, entry: entry.clone(), guard }).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The next connection, taken out of this thread's event loop: it belongs into a worker's.
+async fn next(listener: &TcpListener) -> TcpStream {
+    loop {
+        let accepted = match listener.accept().await {
+            Ok((stream, _)) => stream.into_std().and_then(|stream| {
+                tcp::prepare_accepted(&stream)?;
+                Ok(stream)
+            }),
+            Err(error) if concerns_one_connection(&error) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections right now");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                continue;
+            }
+        };
+        match accepted {
+            Ok(stream) => return stream,
+            Err(error) => tracing::debug!(%error, "an accepted connection was already gone"),
+        }
+    }
+}
+
+/// accept(2): errors of the network that were pending on the connection, not on the listener.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Serves what the acceptor sends to this worker, each connection on a task of its own, until the acceptor
+/// is gone.
+pub async fn serve(worker: Rc<Worker>, mut accepted: mpsc::Receiver<Accepted>) {
+    while let Some(Accepted { stream, entry, guard }) = accepted.recv().await {
+        let stream = match tokio::net::TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot watch an accepted connection");
+                continue;
+            }
+        };
+        let worker = worker.clone();
+        tokio::task::spawn_local(async move {
+            let _guard = guard;
+            connection::serve(worker, stream, entry).await;
+        });
+    }
+}

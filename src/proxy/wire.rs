@@ -1,0 +1,277 @@
+//! The app's side of a connection, between the socket and hyper: what hyper does not tell us, and what it
+//! would say in our stead.
+//!
+//! hyper parses and writes HTTP/1.1. Four things about that concern a proxy's caller and are seen best
+//! here, where the bytes pass:
+//!
+//! - A request with both Transfer-Encoding and Content-Length is one that two parsers may read in two ways
+//!   (RFC 9112 §6.1). hyper silently drops the length; [`HeadScan`] notices, so that the call is refused.
+//! - A head that begins and does not end holds a connection: it has `header_timeout`, from its first byte.
+//! - To bytes that are no HTTP hyper answers with a bare status. What it writes while no call is under way
+//!   is kept back, and [`Wire`]'s owner writes the contract's local reply instead.
+//! - A socket that is closed while the app still sends is reset by the kernel, and the answer may be lost on
+//!   the way. The stream is handed back when hyper is done, so that its owner can linger.
+//!
+//! A peer that takes no more bytes for a while is cut off, since nobody else would notice it.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::head_scan::HeadScan;
+
+/// What the call on a connection and its [`Wire`] tell each other. Both run on one thread; atomics because
+/// hyper wants its streams to be `Send`.
+#[derive(Debug)]
+pub(super) struct WireState {
+    answer: AtomicU8,
+    /// The next bytes belong to a head, not to a body.
+    expects_head: AtomicBool,
+    framing_conflict: AtomicBool,
+    head_timed_out: AtomicBool,
+    kept_back: AtomicBool,
+    tunnel: AtomicBool,
+    returned: Mutex<Option<TcpStream>>,
+}
+
+/// No call is under way: what is written now does not come from us.
+const IDLE: u8 = 0;
+/// A call is under way.
+const OWED: u8 = 1;
+/// The last of an answer has been handed over, but may not have been written yet.
+const HANDED_OVER: u8 = 2;
+
+impl WireState {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            answer: AtomicU8::new(IDLE),
+            expects_head: AtomicBool::new(true),
+            framing_conflict: AtomicBool::new(false),
+            head_timed_out: AtomicBool::new(false),
+            kept_back: AtomicBool::new(false),
+            tunnel: AtomicBool::new(false),
+            returned: Mutex::new(None),
+        })
+    }
+
+    /// A call has begun: its head is here, its body follows if `has_body`. Tells whether its framing was
+    /// in conflict.
+    pub(super) fn call_begins(&self, has_body: bool) -> bool {
+        self.answer.store(OWED, Ordering::Relaxed);
+        self.expects_head.store(!has_body, Ordering::Relaxed);
+        self.framing_conflict.swap(false, Ordering::Relaxed)
+    }
+
+    /// The request's body has been read to its end.
+    pub(super) fn upload_ended(&self) {
+        self.expects_head.store(true, Ordering::Relaxed);
+    }
+
+    /// The last of the answer has been handed to hyper.
+    pub(super) fn answer_ended(&self) {
+        self.answer.store(HANDED_OVER, Ordering::Relaxed);
+    }
+
+    /// From now on the bytes are no HTTP.
+    pub(super) fn becomes_tunnel(&self) {
+        self.tunnel.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a head began and did not end in time.
+    pub(super) fn head_timed_out(&self) -> bool {
+        self.head_timed_out.load(Ordering::Relaxed)
+    }
+
+    /// Whether hyper wanted to answer something by itself.
+    pub(super) fn kept_back(&self) -> bool {
+        self.kept_back.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request was cut off before its end.
+    pub(super) fn upload_pending(&self) -> bool {
+        !self.expects_head.load(Ordering::Relaxed)
+    }
+
+    /// Whether a call is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.answer.load(Ordering::Relaxed) == OWED
+    }
+
+    /// The stream, once hyper has let go of it.
+    pub(super) fn take_stream(&self) -> Option<TcpStream> {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A stream that watches what passes.
+pub(super) struct Wire {
+    stream: Option<TcpStream>,
+    state: Arc<WireState>,
+    scan: HeadScan,
+    header_timeout: Duration,
+    head_deadline: Option<Pin<Box<Sleep>>>,
+    stall_limit: Duration,
+    stall_deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Wire {
+    pub(super) fn new(
+        stream: TcpStream,
+        state: Arc<WireState>,
+        header_timeout: Duration,
+        stall_limit: Duration,
+    ) -> Self {
+        Self {
+            stream: Some(stream),
+            state,
+            scan: HeadScan::default(),
+            header_timeout,
+            head_deadline: None,
+            stall_limit,
+            stall_deadline: None,
+        }
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Looks at bytes that begin or continue a head.
+    fn scan(&mut self, bytes: &[u8]) {
+        if self.scan.feed(bytes) {
+            self.state.framing_conflict.store(true, Ordering::Relaxed);
+        }
+        if !self.scan.is_inside_head() {
+            self.head_deadline = None;
+        } else if self.head_deadline.is_none() {
+            self.head_deadline = Some(Box::pin(sleep_until(Instant::now() + self.header_timeout)));
+        }
+    }
+
+    /// Fails when the peer has taken nothing for too long.
+    fn check_stall(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let limit = self.stall_limit;
+        let deadline = self.stall_deadline.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit)));
+        match deadline.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    fn written(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match wrote {
+            Poll::Ready(wrote) => {
+                self.stall_deadline = None;
+                Poll::Ready(wrote)
+            }
+            // A tunnel has its own limit on silence.
+            Poll::Pending if self.state.tunnel.load(Ordering::Relaxed) => Poll::Pending,
+            Poll::Pending => match self.check_stall(cx) {
+                Ok(()) => Poll::Pending,
+                Err(error) => Poll::Ready(Err(error)),
+            },
+        }
+    }
+
+    /// Whether bytes written now are hyper's own answer to what it could not read.
+    fn keeps_back(&self) -> bool {
+        let foreign = self.state.answer.load(Ordering::Relaxed) == IDLE && !self.state.tunnel.load(Ordering::Relaxed);
+        if foreign {
+            self.state.kept_back.store(true, Ordering::Relaxed);
+        }
+        foreign
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        match this.stream()?.poll_read(cx, buf) {
+            Poll::Ready(result) => {
+                result?;
+                if this.state.expects_head.load(Ordering::Relaxed) && !this.state.tunnel.load(Ordering::Relaxed) {
+                    this.scan(&buf.filled()[before..]);
+                } else {
+                    this.scan = HeadScan::default();
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => {
+                if let Some(deadline) = &mut this.head_deadline
+                    && !this.state.is_busy()
+                {
+                    ready!(deadline.as_mut().poll(cx));
+                    this.state.head_timed_out.store(true, Ordering::Relaxed);
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.keeps_back() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let wrote = self.stream()?.poll_write(cx, bytes);
+        self.written(cx, wrote)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.keeps_back() {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
+        let wrote = self.stream()?.poll_write_vectored(cx, slices);
+        self.written(cx, wrote)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.stream()?.poll_flush(cx);
+        if flushed.is_ready() {
+            let _ = self.state.answer.compare_exchange(HANDED_OVER, IDLE, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.state.kept_back() {
+            // The owner has something to say yet.
+            return Poll::Ready(Ok(()));
+        }
+        self.stream()?.poll_shutdown(cx)
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let state = &self.state;
+        if state.kept_back() || state.head_timed_out() || state.upload_pending() {
+            *state.returned.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take();
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What one worker owns, and what all its calls borrow.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::{Rc, Weak},
+    time::{Duration, Instant},
+};
+
+use http::HeaderValue;
+use prometheus::IntCounter;
+use tokio::sync::Notify;
+
+use super::{connection::Control, headers, upload::Upload};
+use crate::{
+    model::{Outcome, Random},
+    service::{Table, now},
+    telemetry::Metrics,
+    upstream::Upstreams,
+};
+
+/// How long an app's connection may be open without a call: as long as Envoy's default, since closing one
+/// that an app is about to use costs it a call.
+const IDLE_LIMIT: Duration = Duration::from_secs(3600);
+
+/// What a worker is made of.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// Its number, from 0; cursors of balancers are kept by it.
+    pub index: usize,
+    /// The services.
+    pub table: Table,
+    /// Where calls that no service can be blamed for are counted.
+    pub metrics: Metrics,
+    /// How this process is known in Via.
+    pub pseudonym: String,
+    /// Seeds what is random in traffic.
+    pub seed: u64,
+}
+
+/// One worker: the state of one thread, shared by the connections that it serves.
+#[derive(Debug)]
+pub struct Worker {
+    pub(super) index: usize,
+    pub(super) table: Table,
+    pub(super) upstreams: Rc<Upstreams<Upload>>,
+    pub(super) random: RefCell<Random>,
+    pub(super) via: HeaderValue,
+    pub(super) pseudonym: String,
+    unattributed: [IntCounter; Outcome::COUNT],
+    connections: RefCell<HashMap<u64, Weak<Control>>>,
+    next_connection: Cell<u64>,
+    stopping: Cell<bool>,
+    cut_off: Cell<bool>,
+    left: Notify,
+}
+
+impl Worker {
+    /// A worker without connections yet.
+    pub fn new(settings: WorkerSettings) -> Rc<Self> {
+        Rc::new(Self {
+            index: settings.index,
+            unattributed: settings.metrics.unattributed_calls(),
+            table: settings.table,
+            upstreams: Upstreams::new(),
+            random: RefCell::new(Random::seeded(settings.seed)),
+            via: headers::via(&settings.pseudonym),
+            pseudonym: settings.pseudonym,
+            connections: RefCell::default(),
+            next_connection: Cell::new(0),
+            stopping: Cell::new(false),
+            cut_off: Cell::new(false),
+            left: Notify::new(),
+        })
+    }
+
+    /// What has to be done once a second: close what is idle for too long or leads nowhere any more.
+    pub fn sweep(&self) {
+        let now = now();
+        self.upstreams.sweep(now, self.table.current().traffic().drain);
+        self.each_connection(|control| {
+            if control.idle_since().is_some_and(|since| now.saturating_duration_since(since) >= IDLE_LIMIT) {
+                control.finish();
+            }
+        });
+    }
+
+    /// Begins to stop: idle connections are closed, the others when their call has ended.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+        self.upstreams.close_idle();
+        self.each_connection(Control::finish);
+    }
+
+    /// Ends the stop: calls that still wait get a local reply, answers that still run are cut short.
+    pub fn cut_off(&self) {
+        self.cut_off.set(true);
+        self.each_connection(Control::wake);
+    }
+
+    /// Waits until no connection of an app is open, tunnels included.
+    pub async fn quiet(&self) {
+        while !self.connections.borrow().is_empty() {
+            self.left.notified().await;
+        }
+    }
+
+    /// Whether calls have to end now.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.cut_off.get()
+    }
+
+    /// Enters a connection into the list; it leaves when the control is dropped.
+    pub(super) fn register(self: &Rc<Self>) -> Rc<Control> {
+        let id = self.next_connection.get();
+        self.next_connection.set(id + 1);
+        let control = Rc::new(Control::new(self.clone(), id, now()));
+        self.connections.borrow_mut().insert(id, Rc::downgrade(&control));
+        if self.stopping.get() {
+            control.finish();
+        }
+        control
+    }
+
+    pub(super) fn unregister(&self, id: u64) {
+        self.connections.borrow_mut().remove(&id);
+        self.left.notify_one();
+    }
+
+    /// Counts a call that no service can be blamed for.
+    pub(super) fn count_unattributed(&self, outcome: Outcome) {
+        self.unattributed[outcome.index()].inc();
+    }
+
+    fn each_connection(&self, act: impl Fn(&Control)) {
+        // Copied first: an act may make a connection leave the list.
+        let controls: Vec<Rc<Control>> = self.connections.borrow().values().filter_map(Weak::upgrade).collect();
+        controls.iter().for_each(|control| act(control));
+    }
+
+    /// The time, read once an event.
+    pub(super) fn now(&self) -> Instant {
+        now()
+    }
+}

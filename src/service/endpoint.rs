@@ -1,0 +1,213 @@
+//! The live state of endpoints: what is outstanding at each, how fast it is, whether it is drained.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::now;
+use crate::{
+    model::{Endpoint, EndpointSet},
+    policy::balance::{Load, PeakEwma},
+    telemetry::ServiceMetrics,
+    upstream::Target,
+};
+
+/// One endpoint, as all workers see it. Relaxed atomics: each figure stands for itself, and a balancer that
+/// sees one a moment late errs by one call.
+#[derive(Debug)]
+pub struct Live {
+    endpoint: Endpoint,
+    target: Arc<Target>,
+    hash_id: u64,
+    outstanding: AtomicU32,
+    latency: AtomicU64,
+    draining: AtomicBool,
+}
+
+impl Live {
+    fn new(endpoint: Endpoint, metrics: &ServiceMetrics) -> Arc<Self> {
+        let target = Arc::new(Target::new(endpoint.addr, metrics.upstream_connections.clone()));
+        let hash_id = crate::policy::balance::hash_key(endpoint.addr.to_string().as_bytes());
+        Arc::new(Self {
+            endpoint,
+            target,
+            hash_id,
+            outstanding: AtomicU32::new(0),
+            latency: AtomicU64::new(PeakEwma::new(epoch()).pack()),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// The same instance as its source describes it now: state and connections carry over.
+    fn described_anew(&self, endpoint: Endpoint) -> Arc<Self> {
+        Arc::new(Self {
+            endpoint,
+            target: self.target.clone(),
+            hash_id: self.hash_id,
+            // Attempts in flight count at the old description until they end; the balancer errs by those few.
+            outstanding: AtomicU32::new(0),
+            latency: AtomicU64::new(self.latency.load(Ordering::Relaxed)),
+            draining: AtomicBool::new(self.is_draining()),
+        })
+    }
+
+    /// What its source says of it.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// What connections to it lead to.
+    pub fn target(&self) -> &Arc<Target> {
+        &self.target
+    }
+
+    /// Attempts outstanding.
+    pub fn outstanding(&self) -> u32 {
+        self.outstanding.load(Ordering::Relaxed)
+    }
+
+    /// Whether an operator has taken it out of rotation.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Takes it out of rotation; what is in flight finishes.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn retire(&self, now: Instant) {
+        self.target.retire(now);
+    }
+
+    /// Its latency as the balancer sees it.
+    pub fn latency(&self, now: Instant) -> Duration {
+        Duration::from_secs_f64(self.latency_us(now).max(0.0) / 1e6)
+    }
+
+    /// Counts an attempt as outstanding; `None` when `limit` are already.
+    pub fn begin(self: &Arc<Self>, limit: Option<u32>) -> Option<Slot> {
+        let before = self.outstanding.fetch_add(1, Ordering::Relaxed);
+        if limit.is_some_and(|limit| before >= limit) {
+            self.outstanding.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Slot { live: self.clone() })
+    }
+
+    fn observe(&self, now: Instant, rtt: Duration) {
+        let mut ewma = PeakEwma::unpack(epoch(), self.latency.load(Ordering::Relaxed));
+        ewma.observe(now, rtt);
+        // Two workers at once may lose one sample of two: the next one makes up for it.
+        self.latency.store(ewma.pack(), Ordering::Relaxed);
+    }
+}
+
+impl Load for Arc<Live> {
+    fn weight(&self) -> u32 {
+        self.endpoint.weight
+    }
+
+    fn priority(&self) -> u16 {
+        self.endpoint.priority
+    }
+
+    fn outstanding(&self) -> u32 {
+        Live::outstanding(self)
+    }
+
+    fn latency_us(&self, now: Instant) -> f64 {
+        Live::latency_us(self, now)
+    }
+
+    fn hash_id(&self) -> u64 {
+        self.hash_id
+    }
+}
+
+impl Live {
+    fn latency_us(&self, now: Instant) -> f64 {
+        PeakEwma::unpack(epoch(), self.latency.load(Ordering::Relaxed)).read(now)
+    }
+}
+
+/// What latencies are counted from; the same for all.
+fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(now)
+}
+
+/// One attempt's place at an endpoint; it is free again when this drops.
+#[derive(Debug)]
+pub struct Slot {
+    live: Arc<Live>,
+}
+
+impl Slot {
+    /// The endpoint.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Tells the balancer how long the endpoint took to begin its answer.
+    pub fn observe(&self, now: Instant, rtt: Duration) {
+        self.live.observe(now, rtt);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.live.outstanding.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The endpoints of a service with their live state, in the order of their [`EndpointSet`].
+#[derive(Debug)]
+pub struct LiveSet {
+    set: EndpointSet,
+    live: Vec<Arc<Live>>,
+}
+
+impl LiveSet {
+    pub(super) fn empty() -> Self {
+        Self { set: EndpointSet::empty(), live: Vec::new() }
+    }
+
+    /// The state for a new set: endpoints that were there before keep theirs.
+    pub(super) fn succeeding(before: &Self, set: EndpointSet, metrics: &ServiceMetrics) -> Self {
+        let known: HashMap<SocketAddr, &Arc<Live>> =
+            before.live.iter().map(|live| (live.endpoint.addr, live)).collect();
+        let live = set
+            .endpoints()
+            .iter()
+            .map(|endpoint| match known.get(&endpoint.addr) {
+                Some(live) if live.endpoint == *endpoint => (*live).clone(),
+                Some(live) => live.described_anew(endpoint.clone()),
+                None => Live::new(endpoint.clone(), metrics),
+            })
+            .collect();
+        Self { set, live }
+    }
+
+    /// The endpoints that `after` holds no more.
+    pub(super) fn gone_in<'a>(&'a self, after: &'a Self) -> impl Iterator<Item = &'a Arc<Live>> {
+        let kept: std::collections::HashSet<_> = after.live.iter().map(|live| live.endpoint.addr).collect();
+        self.live.iter().filter(move |live| !kept.contains(&live.endpoint.addr))
+    }
+
+    /// The set they belong to.
+    pub fn set(&self) -> &EndpointSet {
+        &self.set
+    }
+
+    /// The endpoints with their state.
+    pub fn live(&self) -> &[Arc<Live>] {
+        &self.live
+    }
+}

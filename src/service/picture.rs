@@ -1,0 +1,131 @@
+//! Taking a service's picture: live state into plain data, for views and gauges.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+
+use super::{
+    Service,
+    view::{BreakerView, BulkheadView, EndpointView, EntryView, PolicyValueView, ServiceView, SourceView},
+};
+use crate::{
+    config::{self, Provenance, Source},
+    model::Outcome,
+    policy::breaker::Mode,
+};
+
+impl Service {
+    /// This service, right now.
+    pub(super) fn picture(&self, shared: SocketAddr, domain: &str, now: Instant) -> ServiceView {
+        let config = self.config();
+        let names = std::iter::once(&config.name).chain(&config.aliases);
+        let hosts = names.flat_map(|name| [name.to_string(), format!("{name}.{domain}")]).collect();
+        ServiceView {
+            name: config.name.to_string(),
+            entry: EntryView { hosts, shared, listen: config.listen },
+            source: self.source_view(now),
+            endpoints: self.endpoint_views(now),
+            policy: policy_view(config),
+            breaker: self.breaker_view(now),
+            bulkhead: self.bulkhead_view(),
+            calls: self.call_counts(),
+        }
+    }
+
+    /// Sets the gauges that mirror state.
+    pub(super) fn update_gauges(&self, now: Instant) {
+        let metrics = self.metrics();
+        if let Some(breaker) = self.breaker() {
+            metrics.breaker_state.set(breaker.view(now).state.as_gauge());
+        }
+        if let Some(bulkhead) = self.bulkhead() {
+            let view = bulkhead.view();
+            metrics.bulkhead_in_flight.set(i64::from(view.in_flight));
+            metrics.bulkhead_limit.set(i64::from(view.limit));
+        } else {
+            metrics.bulkhead_limit.set(0);
+        }
+        let live = self.endpoints();
+        let draining = live.live().iter().filter(|live| live.is_draining()).count();
+        metrics.endpoints[0].set((live.live().len() - draining) as i64);
+        metrics.endpoints[1].set(draining as i64);
+        let age = self.source_status().last_answer.map(|last| now.saturating_duration_since(last));
+        metrics.discovery_age.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
+    }
+
+    fn source_view(&self, now: Instant) -> SourceView {
+        let status = self.source_status();
+        let source = &self.config().source;
+        SourceView {
+            kind: source.kind().as_str().into(),
+            detail: match source {
+                Source::Static(_) => "config".into(),
+                Source::File(path) => path.display().to_string(),
+                Source::Dns { host, port } => format!("{host}:{port}"),
+                Source::Srv { name } => name.to_string(),
+            },
+            revision: self.endpoints().set().revision(),
+            age_ms: status.last_answer.map(|last| millis(now.saturating_duration_since(last))),
+            problem: status.problem.map(|problem| problem.to_string()),
+            dropped_in_ms: status.drop_at.map(|at| millis(at.saturating_duration_since(now))),
+        }
+    }
+
+    fn endpoint_views(&self, now: Instant) -> Vec<EndpointView> {
+        let view = |live: &std::sync::Arc<super::Live>| {
+            let endpoint = live.endpoint();
+            EndpointView {
+                addr: endpoint.addr,
+                weight: endpoint.weight,
+                priority: endpoint.priority,
+                origin: format!("{} {}", endpoint.origin.kind.as_str(), endpoint.origin.detail),
+                state: if live.is_draining() { "draining" } else { "ready" }.into(),
+                in_flight: live.outstanding(),
+                latency_ms: live.latency(now).as_secs_f64() * 1e3,
+            }
+        };
+        self.endpoints().live().iter().map(view).collect()
+    }
+
+    fn breaker_view(&self, now: Instant) -> Option<BreakerView> {
+        let (breaker, settings) = self.breaker().zip(self.config().policy.breaker.as_ref())?;
+        let view = breaker.view(now);
+        Some(BreakerView {
+            state: view.state.as_str().into(),
+            forced: view.forced.as_str().into(),
+            mode: match settings.mode {
+                Mode::On => "on",
+                Mode::Observe => "observe",
+            }
+            .into(),
+            calls: view.calls,
+            failures: view.failures,
+            slow: view.slow,
+            probes_in_ms: view.probes_in.map(millis),
+        })
+    }
+
+    fn bulkhead_view(&self) -> Option<BulkheadView> {
+        let view = self.bulkhead()?.view();
+        Some(BulkheadView { in_flight: view.in_flight, limit: view.limit, queued: view.queued, queue: view.queue })
+    }
+
+    fn call_counts(&self) -> BTreeMap<String, u64> {
+        let counts = Outcome::words().into_iter().zip(&self.metrics().calls);
+        counts.filter(|(_, n)| n.get() > 0).map(|(word, n)| (word.to_string(), n.get())).collect()
+    }
+}
+
+fn policy_view(service: &config::Service) -> BTreeMap<String, PolicyValueView> {
+    let from = |provenance| match provenance {
+        Provenance::Default => "default".into(),
+        Provenance::Defaults(line) => format!("defaults (line {line})"),
+        Provenance::Service(line) => format!("service (line {line})"),
+    };
+    config::describe(service)
+        .into_iter()
+        .map(|(key, value, provenance)| (key.to_string(), PolicyValueView { value, from: from(provenance) }))
+        .collect()
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

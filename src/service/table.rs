@@ -1,0 +1,189 @@
+//! The table of services: every name that leads somewhere, swapped whole on a reload.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::{Service, now, view::ServiceView};
+use crate::{
+    config::{Config, Limits},
+    policy::breaker::Forced,
+    telemetry::{AccessLog, Metrics},
+};
+
+/// The services of one configuration, by every name that they answer to.
+#[derive(Debug)]
+pub struct Services {
+    by_host: HashMap<Box<str>, Arc<Service>, foldhash::fast::RandomState>,
+    list: Vec<Arc<Service>>,
+    shared: SocketAddr,
+    domain: Arc<str>,
+    traffic: Traffic,
+}
+
+/// What holds for all traffic, whatever the service.
+#[derive(Debug, Clone)]
+pub struct Traffic {
+    /// What an app may ask of us at most.
+    pub limits: Limits,
+    /// How long an endpoint that is gone keeps the connections that are in use.
+    pub drain: Duration,
+    /// Where calls are logged.
+    pub access_log: Option<AccessLog>,
+}
+
+/// The longest Host that can name a service: a name, and a dot that some resolvers leave at its end.
+const LONGEST_HOST: usize = 254;
+
+impl Services {
+    /// Builds the table of a configuration for so many workers, carrying over from `old` what it leaves alone.
+    pub fn new(
+        config: &Config,
+        metrics: &Metrics,
+        access_log: Option<AccessLog>,
+        workers: usize,
+        old: Option<&Self>,
+        now: Instant,
+    ) -> Self {
+        let mut by_host = HashMap::default();
+        let mut list = Vec::with_capacity(config.services.len());
+        for settings in config.services.values() {
+            let before = old.and_then(|old| old.find(settings.name.as_str())).filter(|s| *s.name() == settings.name);
+            let service = Arc::new(Service::new(settings.clone(), metrics, workers, before.map(|s| &**s), now));
+            for name in std::iter::once(&settings.name).chain(&settings.aliases) {
+                by_host.insert(name.as_str().into(), service.clone());
+                by_host.insert(format!("{name}.{}", config.domain).into(), service.clone());
+            }
+            list.push(service);
+        }
+        let traffic = Traffic { limits: config.limits, drain: config.drain.limit, access_log };
+        Self { by_host, list, shared: config.listen.http, domain: config.domain.clone(), traffic }
+    }
+
+    /// The service that a host names: its name, an alias, or either under the VIP domain; in any letter
+    /// case, without a port. A look-up costs the same for three services and for thousands.
+    pub fn find(&self, host: &str) -> Option<&Arc<Service>> {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if host.len() > LONGEST_HOST {
+            return None;
+        }
+        if !host.bytes().any(|b| b.is_ascii_uppercase()) {
+            return self.by_host.get(host);
+        }
+        let mut folded = [0; LONGEST_HOST];
+        let folded = &mut folded[..host.len()];
+        folded.copy_from_slice(host.as_bytes());
+        folded.make_ascii_lowercase();
+        self.by_host.get(std::str::from_utf8(folded).ok()?)
+    }
+
+    /// Every service, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.list.iter()
+    }
+
+    /// What holds for all traffic.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// The suffix of VIP names.
+    pub(super) fn domain(&self) -> &str {
+        &self.domain
+    }
+}
+
+/// The current table, shared by everybody. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Table(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    current: ArcSwap<Services>,
+    /// The shared port as bound: the config may have said port 0.
+    bound: OnceLock<SocketAddr>,
+}
+
+/// Why a breaker could not be forced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ForceError {
+    /// No service bears the name.
+    #[error("no service bears this name")]
+    UnknownService,
+    /// The service has no breaker.
+    #[error("the service's breaker is off")]
+    BreakerIsOff,
+}
+
+impl Table {
+    /// A table that starts with these services.
+    pub fn new(services: Services) -> Self {
+        Self(Arc::new(Shared { current: ArcSwap::from_pointee(services), bound: OnceLock::new() }))
+    }
+
+    /// The services of the current configuration.
+    pub fn current(&self) -> Guard<Arc<Services>> {
+        self.0.current.load()
+    }
+
+    /// Puts another configuration's services in place, whole. Calls in flight keep the ones they started with.
+    pub fn replace(&self, services: Services) {
+        self.0.current.store(Arc::new(services));
+    }
+
+    /// Says where the shared port really is.
+    pub fn bound_to(&self, shared: SocketAddr) {
+        let _ = self.0.bound.set(shared);
+    }
+
+    fn shared_port(&self, services: &Services) -> SocketAddr {
+        // A port 0 of the config is where the kernel put it; any other may be changed by a reload.
+        let bound = self.0.bound.get().copied();
+        bound.filter(|_| services.shared.port() == 0).unwrap_or(services.shared)
+    }
+
+    /// The picture of every service.
+    pub fn views(&self) -> Vec<ServiceView> {
+        let services = self.current();
+        let (shared, now) = (self.shared_port(&services), now());
+        services.iter().map(|service| service.picture(shared, services.domain(), now)).collect()
+    }
+
+    /// The picture of the service of this name or alias.
+    pub fn view(&self, name: &str) -> Option<ServiceView> {
+        let services = self.current();
+        let shared = self.shared_port(&services);
+        services.find(name).map(|service| service.picture(shared, services.domain(), now()))
+    }
+
+    /// Sets the gauges that mirror state; whoever renders the metrics calls it first.
+    pub fn update_gauges(&self) {
+        let now = now();
+        self.current().iter().for_each(|service| service.update_gauges(now));
+    }
+
+    /// Forces a service's breaker open or closed, or lets it decide again.
+    ///
+    /// # Errors
+    /// No service bears the name, or its breaker is off.
+    pub fn force_breaker(&self, name: &str, forced: Forced) -> Result<(), ForceError> {
+        let services = self.current();
+        let service = services.find(name).ok_or(ForceError::UnknownService)?;
+        service.breaker().ok_or(ForceError::BreakerIsOff)?.force(forced, now());
+        Ok(())
+    }
+
+    /// Takes an endpoint out of rotation in every service that has it; returns how many have.
+    pub fn drain(&self, endpoint: SocketAddr) -> usize {
+        let services = self.current();
+        let live = services.iter().filter_map(|service| {
+            service.endpoints().live().iter().find(|live| live.endpoint().addr == endpoint).cloned()
+        });
+        live.inspect(|live| live.drain()).count()
+    }
+}
