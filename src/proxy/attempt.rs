@@ -135,10 +135,7 @@ fn overdue(attempt: &Attempt, progress: Option<&Progress>) -> Failed {
         return Failed { outcome: Outcome::Cancelled, failure: Failure::new(Reason::RequestTimeout, detail) };
     }
     let detail = format!("{} did not answer in time", attempt.endpoint());
-    Failed {
-        outcome: Outcome::Failed(Reason::RequestTimeout),
-        failure: Failure::new(Reason::RequestTimeout, detail),
-    }
+    Failed { outcome: Outcome::Failed(Reason::RequestTimeout), failure: Failure::new(Reason::RequestTimeout, detail) }
 }
 
 /// Chooses an endpoint that may take one more attempt.
@@ -165,11 +162,7 @@ enum Interrupted {
 }
 
 /// Waits for `future`, until `deadline`, or until the worker's calls have to end.
-async fn within<F: Future>(
-    worker: &Worker,
-    deadline: Option<Instant>,
-    future: F,
-) -> Result<F::Output, Interrupted> {
+async fn within<F: Future>(worker: &Worker, deadline: Option<Instant>, future: F) -> Result<F::Output, Interrupted> {
     let mut future = pin!(future);
     let mut timer = pin!(deadline.map(|deadline| sleep_until(deadline.into())));
     poll_fn(|cx| {
@@ -231,11 +224,8 @@ async fn exchange(
     }
     let timeouts = &attempt.service.config().policy.timeout;
     let connect_by = Deadline::of_connect(deadline, worker.now(), timeouts);
-    let mut connection = worker
-        .upstreams
-        .connect(live.target(), connect_by)
-        .await
-        .map_err(|error| unconnected(attempt, error))?;
+    let mut connection =
+        worker.upstreams.connect(live.target(), connect_by).await.map_err(|error| unconnected(attempt, error))?;
     match connection.exchange(request).await {
         Ok(response) => answered(response, connection, upgrade, wants_upgrade),
         Err(error) => Err(broken(error, progress.as_deref())),

@@ -179,9 +179,10 @@ fn prepare(call: &mut Call, peer: &Peer, mut head: Parts, body: Incoming, host_n
 async fn journey(call: &mut Call, outgoing: Outgoing) -> Result<Attempted, Failure> {
     if let Some(bulkhead) = call.service.bulkhead() {
         let permit = bulkhead.admit(call.deadline.head()).await;
-        call.permit = Some(permit.map_err(|_| {
-            Failure::new(Reason::BulkheadFull, "as many calls as the bulkhead admits are outstanding")
-        })?);
+        call.permit =
+            Some(permit.map_err(|_| {
+                Failure::new(Reason::BulkheadFull, "as many calls as the bulkhead admits are outstanding")
+            })?);
     }
     if call.deadline.is_over(call.worker.now()) {
         return Err(Failure::new(Reason::RequestTimeout, "the time for this call was over before it could be sent"));
@@ -207,8 +208,7 @@ fn relay(mut call: Call, attempted: Attempted, peer: &Peer) -> Response<Answer> 
         return Response::from_parts(head, Answer::Empty);
     }
     let outcome = Outcome::of_status(head.status);
-    let answer =
-        Answer::relay(body, call, attempted.attempt, attempted.connection, attempted.progress, peer, outcome);
+    let answer = Answer::relay(body, call, attempted.attempt, attempted.connection, attempted.progress, peer, outcome);
     Response::from_parts(head, answer)
 }
 
