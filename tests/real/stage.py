@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -24,20 +25,23 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 _given = set()
 
 
-def free_port(kind=socket.SOCK_STREAM):
-    """A port on 127.0.0.1 that nobody listens on, and that this process has not handed out before.
+def free_port():
+    """A port on 127.0.0.1 that nobody has, by TCP or UDP, and that this process has not handed out before.
 
     It lies below the range that the kernel picks from for outgoing connections, so that no client of a busy test
-    can take it between now and the moment when its owner binds it.
+    can take it between now and the moment when its owner binds it; and it is drawn at random, so that tests that
+    run at the same time do not choose the same.
     """
-    low = _first_ephemeral()
-    for port in range(10240 + os.getpid() % 4000, low):
+    for _ in range(1000):
+        port = random.randrange(10000, _first_ephemeral())
         if port in _given:
             continue
-        with socket.socket(socket.AF_INET, kind) as s, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        with socket.socket(type=socket.SOCK_STREAM) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            # As servers do: a port in TIME_WAIT is free.
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                s.bind(("127.0.0.1", port))
-                other.bind(("127.0.0.1", port))
+                tcp.bind(("127.0.0.1", port))
+                udp.bind(("127.0.0.1", port))
             except OSError:
                 continue
         _given.add(port)
@@ -65,6 +69,14 @@ def wait_until(what, probe, seconds=10.0):
         if time.monotonic() > end:
             raise TimeoutError(f"not within {seconds:g} s: {what}" + (f" ({last})" if last else ""))
         time.sleep(0.02)
+
+
+def happens(probe, seconds=10.0):
+    """Whether `probe` comes to return something true within `seconds`."""
+    try:
+        return bool(wait_until("", probe, seconds))
+    except TimeoutError:
+        return False
 
 
 def fetch(port, path="/", host=None, method="GET", body=None, headers=None, timeout=10.0):
@@ -211,7 +223,7 @@ class Outrigger:
         """The sum of a metric's samples that bear these labels; 0.0 when there is none."""
         total = 0.0
         for line in fetch(self.observe, "/metrics")[2].decode().splitlines():
-            bare, _, rest = line.partition("{")
+            bare, _, rest = line.partition("{" if "{" in line else " ")
             if bare == name and all(f'{k}="{v}"' in rest for k, v in labels.items()):
                 total += float(line.rsplit(" ", 1)[1])
         return total
