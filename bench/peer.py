@@ -11,8 +11,8 @@ import shutil
 import subprocess
 import sys
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests/real"))
+TEMPLATES = pathlib.Path(__file__).resolve().parent / "peers"
+sys.path.insert(0, str(TEMPLATES.parents[1] / "tests/real"))
 import stage as real  # noqa: E402
 
 SERVICE = "orders"
@@ -35,16 +35,6 @@ class Peer:
         self.name, self.port, self.program, self.version = name, port, program, version
 
 
-def start_origin(stage):
-    """nginx on the load's core; its port."""
-    port = real.free_port()
-    (stage.folder / "mib").write_bytes(os.urandom(1 << 20))
-    conf = fill(stage, "origin.conf", ORIGIN=port)
-    argv = [_find("nginx"), "-p", stage.folder, "-c", conf]
-    stage.start_until("origin", argv, lambda: real.fetch(port, "/small")[0] == 200, cpu=LOAD_CORE)
-    return port
-
-
 def start_peers(stage, origin, wanted):
     """Starts the wanted ones of the four that can be had here: (peers, {name: why it is missing})."""
     peers, missing = [], {}
@@ -60,7 +50,7 @@ def start_peers(stage, origin, wanted):
 
 def _outrigger(stage, origin):
     port, admin = real.free_port(), real.free_port()
-    conf = fill(stage, "outrigger.yaml", PORT=port, ADMIN=admin, ORIGIN=origin)
+    conf = stage.fill(TEMPLATES / "outrigger.yaml", PORT=port, ADMIN=admin, ORIGIN=origin)
     binary = real.binary()
 
     def ready():
@@ -73,35 +63,25 @@ def _outrigger(stage, origin):
 def _haproxy(stage, origin):
     port, binary = real.free_port(), _find("haproxy")
     stage.write("haproxy.map", "orders orders\npayments payments\nusers users\n")
-    conf = fill(stage, "haproxy.cfg", PORT=port, ORIGIN=origin)
+    conf = stage.fill(TEMPLATES / "haproxy.cfg", PORT=port, ORIGIN=origin)
     program = stage.start_until("haproxy", [binary, "-db", "-f", conf], _answers(port), cpu=PEER_CORE)
     return Peer("haproxy", port, program, _version([binary, "-v"]))
 
 
 def _nginx(stage, origin):
     port, binary = real.free_port(), _find("nginx")
-    conf = fill(stage, "nginx.conf", PORT=port, ORIGIN=origin)
+    conf = stage.fill(TEMPLATES / "nginx.conf", PORT=port, ORIGIN=origin)
     program = stage.start_until("nginx", [binary, "-p", stage.folder, "-c", conf], _answers(port), cpu=PEER_CORE)
     return Peer("nginx", port, program, _version([binary, "-v"]))
 
 
 def _envoy(stage, origin):
     port, admin, binary = real.free_port(), real.free_port(), _find_envoy()
-    conf = fill(stage, "envoy.yaml", PORT=port, ADMIN=admin, ORIGIN=origin)
+    conf = stage.fill(TEMPLATES / "envoy.yaml", PORT=port, ADMIN=admin, ORIGIN=origin)
     # A base id of its own keeps its shared memory apart from any other Envoy's on this host.
     argv = [binary, "-c", conf, "--concurrency", 1, "--log-level", "error", "--base-id", os.getpid() % 30000 + 1]
     program = stage.start_until("envoy", argv, _answers(port), seconds=30, cpu=PEER_CORE)
     return Peer("envoy", port, program, _version([binary, "--version"]))
-
-
-def fill(stage, template, **values):
-    """Writes a template's filled-in copy to the stage; its path."""
-    text = (HERE / "peers" / template).read_text()
-    for key, value in {"FOLDER": stage.folder, **values}.items():
-        text = text.replace(f"@{key}@", str(value))
-    if left := re.search(r"@[A-Z]+@", text):
-        raise ValueError(f"{template}: nothing to fill {left[0]} with")
-    return stage.write(template, text)
 
 
 def _answers(port):

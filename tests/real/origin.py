@@ -1,16 +1,20 @@
 """Scripted HTTP/1.1 origins: real listeners in the test's own process, each of which says who it is.
 
-The path tells what the answer is to be: /echo describes the request as JSON, /status/N answers N, /slow/MS waits,
-/trailers sends some, /cut promises more than it sends, /reset closes without an answer, /garbage is no HTTP. Any
+The path tells what the answer is to be: /echo describes the request as JSON, /status/N answers N, /slow/MS takes its
+time, /hold waits until the test releases it, /bytes/N is that long, /trailers sends some, /cut promises more than it sends, /reset closes without an answer, /garbage is no HTTP. Any
 other path gets a small answer with `x-endpoint: ADDRESS`.
 """
 
 import http.server
 import json
+import os
+import shutil
 import socket
 import struct
 import threading
 import time
+
+from stage import ROOT, fetch, free_port
 
 
 class Origin:
@@ -18,6 +22,7 @@ class Origin:
 
     def __init__(self, host="127.0.0.1", port=0):
         self.seen = []  # (method, path) of each request, in order of arrival
+        self.release = threading.Event()
         self.server = _Server((host, port), _handler(self))
         self.host, self.port = self.server.server_address
         self.address = f"{self.host}:{self.port}"
@@ -34,6 +39,19 @@ class Origin:
         self.server.shutdown()
         self.server.server_close()
         self.server.close_connections()
+
+
+def start_nginx(stage, cpu=None):
+    """nginx with one worker as a fast origin: /small and /mib; its port."""
+    binary = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    if not binary:
+        raise FileNotFoundError("nginx is not installed (Debian: apt-get install nginx-light)")
+    port = free_port()
+    (stage.folder / "mib").write_bytes(os.urandom(1 << 20))
+    conf = stage.fill(ROOT / "bench/peers/origin.conf", ORIGIN=port)
+    argv = [binary, "-p", stage.folder, "-c", conf]
+    stage.start_until("origin", argv, lambda: fetch(port, "/small")[0] == 200, cpu=cpu)
+    return port
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -131,6 +149,10 @@ def _handler(origin):
         def say_slow(self, rest, body):
             time.sleep(int(rest) / 1000)
             self.answer(200, b"at last\n")
+
+        def say_hold(self, rest, body):
+            origin.release.wait(30)
+            self.answer(200, b"released\n")
 
         def say_bytes(self, rest, body):
             self.answer(200, bytes(int(rest)))

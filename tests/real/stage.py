@@ -12,6 +12,7 @@ import http.client
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import socket
@@ -152,6 +153,15 @@ class Stage:
         fresh.rename(path)
         return path
 
+    def fill(self, template, **values):
+        """Writes a template's copy with each @NAME@ filled in (@FOLDER@ is the stage's own); its path."""
+        text = template.read_text()
+        for key, value in {"FOLDER": self.folder, **values}.items():
+            text = text.replace(f"@{key}@", str(value))
+        if left := re.search(r"@[A-Z]+@", text):
+            raise ValueError(f"{template}: nothing to fill {left[0]} with")
+        return self.write(template.name, text)
+
     def start(self, name, argv, cpu=None, **popen):
         """Starts a program in the stage's folder, pinned to core `cpu` if one is given."""
         argv = [str(a) for a in argv]
@@ -159,10 +169,8 @@ class Stage:
             argv = ["taskset", "-c", str(cpu), *argv]
         log = self.folder / f"{name}-{len(self.programs)}.log"
         with open(log, "wb") as out:
-            popen.setdefault("stdout", out)
-            p = subprocess.Popen(
-                argv, cwd=self.folder, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True, **popen
-            )
+            how = {"cwd": self.folder, "stdin": subprocess.DEVNULL, "stdout": out, "stderr": subprocess.STDOUT, **popen}
+            p = subprocess.Popen(argv, start_new_session=True, **how)
         program = Program(name, p, log)
         self.programs.append(program)
         return program
