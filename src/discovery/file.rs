@@ -1,8 +1,6 @@
 //! The `file` source: a list of endpoints that somebody else keeps up to date.
 //!
-//! Looked at by `stat` once a second, not by inotify: bind mounts of single files, ConfigMaps (which swap a
-//! symlink two directories up) and network file systems either send no event or send it for another
-//! file, and a watch that is sometimes deaf needs the poll anyway.
+//! Looked at once a second; [`Stamp`] says why not by inotify.
 //!
 //! The best way to change the file is to rename a new one over it. A file that is written in place is
 //! caught half-written sooner or later, and half a list is often a valid list: so after a change to the
@@ -11,7 +9,6 @@
 use std::{
     fs,
     io::Read,
-    os::unix::fs::MetadataExt,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -20,7 +17,10 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{Again, Look, Report, Sight, Source, list};
-use crate::model::{Origin, SourceKind};
+use crate::{
+    model::{Origin, SourceKind},
+    net::stamp::Stamp,
+};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -50,46 +50,12 @@ struct Seen {
     hasty: bool,
 }
 
-/// Tells one state of a file from the next. The change time is there for writers that set the
-/// modification time back (`rsync -t`, `tar`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    /// The stamp of what the path leads to, if that is a regular file: opening a pipe would block.
-    fn of(path: &Path) -> Result<Self, String> {
-        let meta = fs::metadata(path).map_err(|e| e.to_string())?;
-        if !meta.is_file() {
-            return Err("this is not a file".into());
-        }
-        Ok(Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            bytes: meta.len(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        })
-    }
-
-    /// Whether the file was written less than `age` ago; a time in the future counts as that.
-    fn is_younger_than(&self, age: Duration) -> bool {
-        let since = |(seconds, nanos): (i64, i64)| {
-            let then = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0));
-            let then = UNIX_EPOCH.checked_add(then)?;
-            SystemTime::now().duration_since(then).ok()
-        };
-        since(self.changed).is_none_or(|since| since < age)
-    }
-
-    fn is_same_file(&self, other: &Self) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
-    }
+/// Whether the file was written less than `age` ago; a time in the future counts as that.
+fn is_younger_than(stamp: &Stamp, age: Duration) -> bool {
+    let (seconds, nanos) = stamp.changed;
+    let then = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0));
+    let since = UNIX_EPOCH.checked_add(then).and_then(|then| SystemTime::now().duration_since(then).ok());
+    since.is_none_or(|since| since < age)
 }
 
 impl File {
@@ -100,21 +66,21 @@ impl File {
 
     async fn see(&mut self) -> Result<Sight, String> {
         let path = Arc::clone(&self.path);
-        let mut stamp = self.on_thread(move || Stamp::of(&path)).await?;
+        let mut stamp = self.on_thread(move || stamp_of(&path)).await?;
         if let Some(last) = &self.last {
             if last.stamp == stamp && !last.hasty {
                 return Ok(last.sight.clone());
             }
-            if last.stamp != stamp && last.stamp.is_same_file(&stamp) {
+            if last.stamp != stamp && last.stamp.identity == stamp.identity {
                 stamp = self.at_rest(stamp).await?;
             }
         }
         let (path, origin) = (Arc::clone(&self.path), self.origin.clone());
         let (sight, hasty) = self
             .on_thread(move || {
-                let hasty = stamp.is_younger_than(TICK);
+                let hasty = is_younger_than(&stamp, TICK);
                 let text = text(&path)?;
-                if Stamp::of(&path)? != stamp {
+                if stamp_of(&path)? != stamp {
                     return Err("it was written to while it was read".into());
                 }
                 let sight = match list::read(&text, &origin) {
@@ -134,7 +100,7 @@ impl File {
         for _ in 0..PATIENCE {
             tokio::time::sleep(AT_REST).await;
             let path = Arc::clone(&self.path);
-            let now = self.on_thread(move || Stamp::of(&path)).await?;
+            let now = self.on_thread(move || stamp_of(&path)).await?;
             if now == stamp {
                 break;
             }
@@ -156,6 +122,10 @@ impl File {
         };
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(e.to_string()))
     }
+}
+
+fn stamp_of(path: &Path) -> Result<Stamp, String> {
+    Stamp::of(path).map_err(|e| e.to_string())
 }
 
 /// The file's text, if it is not too long.

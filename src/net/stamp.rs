@@ -1,7 +1,8 @@
 //! Telling one state of a file from the next, by one `stat`.
 //!
-//! Why not inotify: bind mounts of single files, ConfigMaps (which swap a symlink) and network file systems
-//! tell it nothing or the wrong thing, and a look a second costs next to nothing.
+//! Not by inotify: bind mounts of single files, ConfigMaps (which swap a symlink two directories up) and
+//! network file systems either send no event or send it for another file, and a watch that is sometimes deaf
+//! needs the look anyway.
 
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 

@@ -5,13 +5,13 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    os::unix::fs::MetadataExt,
     path::PathBuf,
 };
 
 use hickory_resolver::{proto::rr::Name, system_conf::parse_resolv_conf};
 
 use super::{Failure, Unusable};
+use crate::net::stamp;
 
 /// Where the system's own settings are found.
 #[derive(Debug, Clone)]
@@ -28,15 +28,13 @@ impl Default for System {
     }
 }
 
-/// Tells one state of a file from the next; `None` is a file that is not there.
+/// One state of resolv.conf; a file that is not there is one, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp(Option<[i64; 5]>);
+pub(super) struct Stamp(Option<stamp::Stamp>);
 
 impl System {
     pub(super) fn stamp(&self) -> Stamp {
-        Stamp(std::fs::metadata(&self.path).ok().map(|m| {
-            [m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec(), i64::try_from(m.ino()).unwrap_or(i64::MAX)]
-        }))
+        Stamp(stamp::Stamp::of(&self.path).ok())
     }
 
     /// The servers, if the file names any, and the search list.
