@@ -31,7 +31,7 @@ fn of(shape: &Shape) -> Value {
     let only_a_map = forms.is_empty();
     match shape.map {
         Map::None => {}
-        Map::Json => forms.push(json!(true)),
+        Map::Json => forms.push(json!({})),
         Map::Keys(tables) => forms.push(object(tables, only_a_map)),
         Map::OneOf(tables) => {
             let mut one = object(tables, false);
