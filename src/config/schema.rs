@@ -60,7 +60,8 @@ fn property(key: &Key) -> Value {
         let later = key.later.map_or("", |_| " Not supported yet.");
         value.insert("description".to_owned(), json!(format!("{}{later}", key.about)));
         if !key.default.is_empty() {
-            value.insert("default".to_owned(), json!(key.default));
+            let default = key.default.parse::<u64>().map_or_else(|_| json!(key.default), |number| json!(number));
+            value.insert("default".to_owned(), default);
         }
     }
     value
