@@ -137,7 +137,7 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
             }
         }
     };
-    shutdown::stop(running.acceptor, workers, running.config.drain.limit, hurry).await;
+    shutdown::stop(running.acceptor, running.listeners, workers, running.config.drain.limit, hurry).await;
     socket.abort();
     let _ = socket.await;
     tracing::info!("stopped");

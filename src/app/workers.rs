@@ -25,6 +25,9 @@ use crate::{
 /// How often a worker looks for what has been idle for too long.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// How long an idle connection may still bring a request after a stop has begun: it may be on its way.
+const LAST_REQUEST: Duration = Duration::from_millis(250);
+
 /// How long answers that say "stopped" may take to be written.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -47,13 +50,14 @@ enum Command {
 #[derive(Debug)]
 pub(super) struct Workers {
     each: Vec<Handle>,
+    /// Taken by the acceptor: a worker's intake ends when nobody can send to it any more.
+    intakes: Vec<Intake>,
     /// Closed when the last worker has ended.
     ended: mpsc::Receiver<()>,
 }
 
 #[derive(Debug)]
 struct Handle {
-    intake: Intake,
     commands: mpsc::Sender<Command>,
     thread: JoinHandle<()>,
 }
@@ -71,9 +75,10 @@ pub(super) fn start(count: usize, template: &WorkerSettings) -> io::Result<Worke
             let _alive = alive;
             LocalSet::new().block_on(&runtime, work(settings, accepted, orders));
         })?;
-        Ok(Handle { intake, commands, thread })
+        Ok((Handle { commands, thread }, intake))
     };
-    Ok(Workers { each: (0..count).map(start).collect::<io::Result<_>>()?, ended })
+    let (each, intakes) = (0..count).map(start).collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
+    Ok(Workers { each, intakes, ended })
 }
 
 async fn work(settings: WorkerSettings, accepted: mpsc::Receiver<Accepted>, mut orders: mpsc::Receiver<Command>) {
@@ -94,7 +99,10 @@ async fn work(settings: WorkerSettings, accepted: mpsc::Receiver<Accepted>, mut 
     let quiet = async {
         // The acceptor is gone by now: what it had handed over is still taken in.
         let _ = (&mut serving).await;
-        worker.quiet().await;
+        if tokio::time::timeout(LAST_REQUEST, worker.quiet()).await.is_err() {
+            worker.close_idle();
+            worker.quiet().await;
+        }
     };
     tokio::select! {
         () = quiet => {}
@@ -109,9 +117,9 @@ async fn cut_off(worker: &Rc<Worker>) {
 }
 
 impl Workers {
-    /// How the acceptor reaches them.
-    pub(super) fn intakes(&self) -> Vec<Intake> {
-        self.each.iter().map(|worker| worker.intake.clone()).collect()
+    /// How the acceptor, and nobody else, reaches them; empty when taken before.
+    pub(super) fn take_intakes(&mut self) -> Vec<Intake> {
+        std::mem::take(&mut self.intakes)
     }
 
     /// How many there are.

@@ -104,11 +104,13 @@ pub(super) async fn run(call: &mut Call, outgoing: Outgoing) -> Result<Attempted
     let deadline = call.deadline.of_attempt(started, &attempt.service.config().policy.timeout);
     let progress = outgoing.progress.clone();
     let failed = match within(&worker, deadline, exchange(&worker, &attempt, outgoing, deadline)).await {
-        Ok(Ok((response, connection, upgrade))) => {
-            let now = worker.now();
+        Ok(Ok(exchanged)) => {
+            let Exchanged { response, connection, upgrade, sent } = exchanged;
             if Outcome::of_status(response.status()).judgement() == Judgement::Success {
-                // A failure that comes fast must not make its endpoint look like a fast one.
-                attempt.slot.observe(now, now.saturating_duration_since(started));
+                // A failure that comes fast must not make its endpoint look like a fast one, nor a connection
+                // that had to be opened like a slow one.
+                let now = worker.now();
+                attempt.slot.observe(now, now.saturating_duration_since(sent));
             }
             return Ok(Attempted { response, attempt, connection, progress, upgrade });
         }
@@ -180,7 +182,14 @@ async fn within<F: Future>(worker: &Worker, deadline: Option<Instant>, future: F
     .await
 }
 
-type Exchanged = (Response<Incoming>, Connection<Upload>, Option<OnUpgrade>);
+/// What an exchange brought.
+struct Exchanged {
+    response: Response<Incoming>,
+    connection: Connection<Upload>,
+    upgrade: Option<OnUpgrade>,
+    /// When the request went out.
+    sent: Instant,
+}
 
 /// Sends the request over an idle connection, or a fresh one.
 ///
@@ -199,7 +208,6 @@ async fn exchange(
         headers::set_host(&mut head.headers, &live.endpoint().authority);
     }
     let repeatable = is_idempotent(&head.method) && matches!(upload, Upload::Empty) && upgrade.is_none();
-    let wants_upgrade = upgrade.is_some();
     let mut request = Request::from_parts(head, upload);
     if let Some(key) = expects {
         hyper::ext::on_informational(&mut request, move |interim| {
@@ -208,10 +216,11 @@ async fn exchange(
             }
         });
     }
-    if let Some(mut connection) = worker.upstreams.idle(live.target(), worker.now()) {
+    let now = worker.now();
+    if let Some(mut connection) = worker.upstreams.idle(live.target(), now) {
         let spare = repeatable.then(|| copy_of(&request));
         match connection.exchange(request).await {
-            Ok(response) => return answered(response, connection, upgrade, wants_upgrade),
+            Ok(response) => return answered(response, connection, upgrade, now),
             Err(error) => {
                 let spare = spare.filter(|_| error.reason == Some(Reason::UpstreamReset));
                 match error.unsent {
@@ -223,11 +232,12 @@ async fn exchange(
         }
     }
     let timeouts = &attempt.service.config().policy.timeout;
-    let connect_by = Deadline::of_connect(deadline, worker.now(), timeouts);
+    let connect_by = Deadline::of_connect(deadline, now, timeouts);
     let mut connection =
         worker.upstreams.connect(live.target(), connect_by).await.map_err(|error| unconnected(attempt, error))?;
+    let sent = worker.now();
     match connection.exchange(request).await {
-        Ok(response) => answered(response, connection, upgrade, wants_upgrade),
+        Ok(response) => answered(response, connection, upgrade, sent),
         Err(error) => Err(broken(error, progress.as_deref())),
     }
 }
@@ -246,14 +256,14 @@ fn answered(
     response: Response<Incoming>,
     connection: Connection<Upload>,
     upgrade: Option<OnUpgrade>,
-    wants_upgrade: bool,
+    sent: Instant,
 ) -> Result<Exchanged, Failed> {
-    if response.status() == http::StatusCode::SWITCHING_PROTOCOLS && !wants_upgrade {
+    if response.status() == http::StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none() {
         let reason = Reason::BadResponse;
         let failure = Failure::new(reason, "the endpoint changed protocols unasked");
         return Err(Failed { outcome: Outcome::Failed(reason), failure });
     }
-    Ok((response, connection, upgrade))
+    Ok(Exchanged { response, connection, upgrade, sent })
 }
 
 /// No connection: also a hint that discovery may know better by now.

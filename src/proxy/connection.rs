@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::{HeaderValue, StatusCode, header::CONNECTION};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -105,7 +106,11 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
             let (worker, control, peer) = (worker.clone(), control.clone(), peer.clone());
             async move {
                 control.idle_since.set(None);
-                let answer = call::serve(&worker, &peer, request).await;
+                let mut answer = call::serve(&worker, &peer, request).await;
+                if worker.is_stopping() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    // The app learns in time to use another connection for its next call.
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 control.idle_since.set(Some(worker.now()));
                 Ok::<_, Infallible>(answer)
             }

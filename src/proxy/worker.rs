@@ -51,6 +51,7 @@ pub struct Worker {
     connections: RefCell<HashMap<u64, Weak<Control>>>,
     next_connection: Cell<u64>,
     stopping: Cell<bool>,
+    closing: Cell<bool>,
     cut_off: Cell<bool>,
     left: Notify,
 }
@@ -69,6 +70,7 @@ impl Worker {
             connections: RefCell::default(),
             next_connection: Cell::new(0),
             stopping: Cell::new(false),
+            closing: Cell::new(false),
             cut_off: Cell::new(false),
             left: Notify::new(),
         })
@@ -85,10 +87,15 @@ impl Worker {
         });
     }
 
-    /// Begins to stop: idle connections are closed, the others when their call has ended.
+    /// Begins to stop: each answer from now on says that it is its connection's last.
     pub fn stop(&self) {
         self.stopping.set(true);
         self.upstreams.close_idle();
+    }
+
+    /// Goes on to stop: idle connections are closed, the others when their call has ended.
+    pub fn close_idle(&self) {
+        self.closing.set(true);
         self.each_connection(Control::finish);
     }
 
@@ -105,6 +112,11 @@ impl Worker {
         }
     }
 
+    /// Whether a stop has begun.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
     /// Whether calls have to end now.
     pub(super) fn is_cut_off(&self) -> bool {
         self.cut_off.get()
@@ -116,7 +128,7 @@ impl Worker {
         self.next_connection.set(id + 1);
         let control = Rc::new(Control::new(self.clone(), id, now()));
         self.connections.borrow_mut().insert(id, Rc::downgrade(&control));
-        if self.stopping.get() {
+        if self.closing.get() {
             control.finish();
         }
         control
