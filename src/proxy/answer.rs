@@ -133,7 +133,8 @@ impl Relayed {
             Poll::Ready(Some(Ok(frame))) => {
                 self.pause = None;
                 self.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
-                if self.body.is_end_stream() {
+                // Nothing follows trailers, and hyper does not ask for it.
+                if self.body.is_end_stream() || frame.is_trailers() {
                     self.complete();
                 } else if let end @ Poll::Ready(_) = self.poll_total(cx) {
                     return end;
@@ -158,10 +159,11 @@ impl Relayed {
     /// `idle`: the endpoint has paused for too long.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         let Some(idle) = self.idle else { return Poll::Pending };
-        let pause =
-            self.pause.get_or_insert_with(|| Box::pin(sleep_until(tokio::time::Instant::now() + idle)));
+        let pause = self.pause.get_or_insert_with(|| Box::pin(sleep_until(tokio::time::Instant::now() + idle)));
         match pause.as_mut().poll(cx) {
-            Poll::Ready(()) => self.cut_short(Reason::RequestTimeout, "the endpoint paused for longer than `idle` allows"),
+            Poll::Ready(()) => {
+                self.cut_short(Reason::RequestTimeout, "the endpoint paused for longer than `idle` allows")
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -208,10 +210,7 @@ impl Body for Answer {
     type Data = Bytes;
     type Error = CutShort;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Local(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),

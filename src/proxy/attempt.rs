@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, header::UPGRADE};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::sleep_until;
 
@@ -45,6 +45,7 @@ pub(super) struct Attempted {
     pub(super) attempt: Attempt,
     pub(super) connection: Connection<Upload>,
     pub(super) progress: Option<Rc<Progress>>,
+    /// The endpoint has changed protocols as it was asked to; this is the app's side of it.
     pub(super) upgrade: Option<OnUpgrade>,
 }
 
@@ -135,10 +136,7 @@ fn overdue(attempt: &Attempt, progress: Option<&Progress>) -> Failed {
         return Failed { outcome: Outcome::Cancelled, failure: Failure::new(Reason::RequestTimeout, detail) };
     }
     let detail = format!("{} did not answer in time", attempt.endpoint());
-    Failed {
-        outcome: Outcome::Failed(Reason::RequestTimeout),
-        failure: Failure::new(Reason::RequestTimeout, detail),
-    }
+    Failed { outcome: Outcome::Failed(Reason::RequestTimeout), failure: Failure::new(Reason::RequestTimeout, detail) }
 }
 
 /// Chooses an endpoint that may take one more attempt.
@@ -165,11 +163,7 @@ enum Interrupted {
 }
 
 /// Waits for `future`, until `deadline`, or until the worker's calls have to end.
-async fn within<F: Future>(
-    worker: &Worker,
-    deadline: Option<Instant>,
-    future: F,
-) -> Result<F::Output, Interrupted> {
+async fn within<F: Future>(worker: &Worker, deadline: Option<Instant>, future: F) -> Result<F::Output, Interrupted> {
     let mut future = pin!(future);
     let mut timer = pin!(deadline.map(|deadline| sleep_until(deadline.into())));
     poll_fn(|cx| {
@@ -206,11 +200,10 @@ async fn exchange(
         headers::set_host(&mut head.headers, &live.endpoint().authority);
     }
     let repeatable = is_idempotent(&head.method) && matches!(upload, Upload::Empty) && upgrade.is_none();
-    let wants_upgrade = upgrade.is_some();
     let mut request = Request::from_parts(head, upload);
     if let Some(key) = expects {
         hyper::ext::on_informational(&mut request, move |interim| {
-            if interim.status() == http::StatusCode::CONTINUE {
+            if interim.status() == StatusCode::CONTINUE {
                 key.open();
             }
         });
@@ -218,7 +211,7 @@ async fn exchange(
     if let Some(mut connection) = worker.upstreams.idle(live.target(), worker.now()) {
         let spare = repeatable.then(|| copy_of(&request));
         match connection.exchange(request).await {
-            Ok(response) => return answered(response, connection, upgrade, wants_upgrade),
+            Ok(response) => return answered(response, connection, upgrade),
             Err(error) => {
                 let spare = spare.filter(|_| error.reason == Some(Reason::UpstreamReset));
                 match error.unsent {
@@ -231,13 +224,10 @@ async fn exchange(
     }
     let timeouts = &attempt.service.config().policy.timeout;
     let connect_by = Deadline::of_connect(deadline, worker.now(), timeouts);
-    let mut connection = worker
-        .upstreams
-        .connect(live.target(), connect_by)
-        .await
-        .map_err(|error| unconnected(attempt, error))?;
+    let mut connection =
+        worker.upstreams.connect(live.target(), connect_by).await.map_err(|error| unconnected(attempt, error))?;
     match connection.exchange(request).await {
-        Ok(response) => answered(response, connection, upgrade, wants_upgrade),
+        Ok(response) => answered(response, connection, upgrade),
         Err(error) => Err(broken(error, progress.as_deref())),
     }
 }
@@ -251,19 +241,28 @@ fn copy_of(request: &Request<Upload>) -> Request<Upload> {
     copy
 }
 
-/// An endpoint that changes protocols unasked has lost the thread (RFC 9110 §15.2.2).
+/// What hyper lets through and we do not: an answer to a question that was not asked, or one whose body
+/// would arrive as something else.
 fn answered(
     response: Response<Incoming>,
     connection: Connection<Upload>,
     upgrade: Option<OnUpgrade>,
-    wants_upgrade: bool,
 ) -> Result<Exchanged, Failed> {
-    if response.status() == http::StatusCode::SWITCHING_PROTOCOLS && !wants_upgrade {
-        let reason = Reason::BadResponse;
-        let failure = Failure::new(reason, "the endpoint changed protocols unasked");
-        return Err(Failed { outcome: Outcome::Failed(reason), failure });
+    let refuse = |detail| {
+        let failure = Failure::new(Reason::BadResponse, detail);
+        Err(Failed { outcome: Outcome::Failed(failure.reason), failure })
+    };
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switches && upgrade.is_none() {
+        return refuse("the endpoint changed protocols unasked");
     }
-    Ok((response, connection, upgrade))
+    if switches && !response.headers().contains_key(UPGRADE) {
+        return refuse("the endpoint changed protocols without saying to which");
+    }
+    if !headers::is_plainly_chunked(response.headers()) {
+        return refuse("the answer has a Transfer-Encoding other than chunked");
+    }
+    Ok((response, connection, upgrade.filter(|_| switches)))
 }
 
 /// No connection: also a hint that discovery may know better by now.

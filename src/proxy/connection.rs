@@ -56,13 +56,7 @@ pub(super) struct Control {
 
 impl Control {
     pub(super) fn new(worker: Rc<Worker>, id: u64, now: Instant) -> Self {
-        Self {
-            worker,
-            id,
-            waker: RefCell::default(),
-            finishing: Cell::new(false),
-            idle_since: Cell::new(Some(now)),
-        }
+        Self { worker, id, waker: RefCell::default(), finishing: Cell::new(false), idle_since: Cell::new(Some(now)) }
     }
 
     /// Remembers whom to wake when the worker's state changes.

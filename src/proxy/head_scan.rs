@@ -109,7 +109,8 @@ fn begins(line: &[u8], name: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const CONFLICT: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n";
+    const CONFLICT: &[u8] =
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n";
     const PLAIN: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\ntransfer: x\r\nContent-Type: t\r\n\r\n";
 
     #[test]
@@ -143,7 +144,8 @@ mod tests {
     #[test]
     fn a_body_is_not_read_as_a_head() {
         let mut scan = HeadScan::default();
-        let with_body = b"POST / HTTP/1.1\r\nContent-Length: 60\r\n\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n";
+        let with_body =
+            b"POST / HTTP/1.1\r\nContent-Length: 60\r\n\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n";
         assert!(!scan.feed(with_body));
         assert!(!scan.is_inside_head());
     }

@@ -104,10 +104,7 @@ mod tests {
             let response = reply(&failure, Some("orders"), &Method::GET, false);
             assert_eq!(response.status(), reason.http_status());
             let status = response.headers()[PROXY_STATUS].to_str().unwrap();
-            assert_eq!(
-                status,
-                format!("outrigger; error={}; details=\"{}\"", reason.proxy_error(), reason.as_str())
-            );
+            assert_eq!(status, format!("outrigger; error={}; details=\"{}\"", reason.proxy_error(), reason.as_str()));
             assert_eq!(response.headers()[RETRY_AFTER], "2");
             let Answer::Local(Some(body)) = response.body() else { panic!("a body") };
             let problem: serde_json::Value = serde_json::from_slice(body).unwrap();

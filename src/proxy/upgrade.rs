@@ -4,15 +4,7 @@
 //! neither has said anything for `tunnel`. The call stays in its bulkhead for as long; its attempt has
 //! succeeded with the 101, and the breaker is told so at once: an hour of chat is no slow call.
 
-use std::{
-    cell::Cell,
-    future::poll_fn,
-    io,
-    pin::pin,
-    rc::Rc,
-    task::Poll,
-    time::Duration,
-};
+use std::{cell::Cell, future::poll_fn, io, pin::pin, rc::Rc, task::Poll, time::Duration};
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -50,9 +42,8 @@ async fn tunnel(worker: &Rc<Worker>, downstream: Upgraded, upstream: Upgraded, l
     let (from_app, to_app) = tokio::io::split(TokioIo::new(downstream));
     let (from_endpoint, to_endpoint) = tokio::io::split(TokioIo::new(upstream));
     let last = Rc::new(Cell::new(Instant::now()));
-    let mut both = pin!(async {
-        tokio::try_join!(copy(from_app, to_endpoint, &last), copy(from_endpoint, to_app, &last))
-    });
+    let mut both =
+        pin!(async { tokio::try_join!(copy(from_app, to_endpoint, &last), copy(from_endpoint, to_app, &last)) });
     let mut silence = pin!(limit.map(|limit| sleep_until(last.get() + limit)));
     let control = worker.register();
     poll_fn(|cx| {

@@ -118,7 +118,8 @@ impl Streaming {
                 if let Some(data) = frame.data_ref() {
                     self.progress.bytes.set(self.progress.bytes.get() + data.len() as u64);
                 }
-                if self.body.is_end_stream() {
+                // Nothing follows trailers, and hyper does not ask for it.
+                if self.body.is_end_stream() || frame.is_trailers() {
                     self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -162,10 +163,7 @@ impl Body for Upload {
     type Data = Bytes;
     type Error = UploadBroken;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Streaming(streaming) => streaming.poll(cx),

@@ -15,7 +15,16 @@ async fn with_names() -> (Origin, tokio::sync::mpsc::UnboundedReceiver<String>, 
 async fn every_way_to_write_a_name() {
     let (_origin, mut requests, sidecar) = with_names().await;
     let mut client = sidecar.client().await;
-    let names = ["orders", "ORDERS", "Orders:8470", "orders.", "orders.:80", "orders.prod", "Orders.Prod:1", "orders.vip.internal"];
+    let names = [
+        "orders",
+        "ORDERS",
+        "Orders:8470",
+        "orders.",
+        "orders.:80",
+        "orders.prod",
+        "Orders.Prod:1",
+        "orders.vip.internal",
+    ];
     for name in names {
         let reply = client.get(name, "/x?y=1", "").await;
         assert_eq!((reply.status, reply.text().as_str()), (200, "hi"), "{name}");
@@ -43,7 +52,10 @@ async fn absolute_uris_as_a_forward_proxy_gets_them() {
         assert!(request.starts_with(arrives), "{request}");
         let lower = request.to_ascii_lowercase();
         assert!(lower.contains("host: orders"), "the URI's authority is the Host: {request}");
-        assert!(!lower.contains("elsewhere") && !lower.contains("secret") && !lower.contains("proxy-connection"), "{request}");
+        assert!(
+            !lower.contains("elsewhere") && !lower.contains("secret") && !lower.contains("proxy-connection"),
+            "{request}"
+        );
     }
 }
 

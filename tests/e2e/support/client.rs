@@ -157,9 +157,10 @@ impl Client {
 impl Reply {
     /// The first header line of this name.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().filter_map(|line| line.split_once(':')).find_map(|(found, value)| {
-            found.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
+        self.head
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find_map(|(found, value)| found.eq_ignore_ascii_case(name).then(|| value.trim()))
     }
 
     /// The body as text.

@@ -2,12 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use outrigger::{
-    app,
-    config::Config,
-    model::ServiceName,
-    service::view::ServiceView,
-};
+use outrigger::{app, config::Config, model::ServiceName, service::view::ServiceView};
 
 use super::{Client, Origin, Reply, eventually};
 
@@ -42,9 +37,15 @@ impl Sidecar {
             })
             .await;
         }
-        let total = self.metrics().await.iter().filter(|(name, _)| {
-            name.starts_with("outrigger_calls_total{") && name.contains(&format!("service=\"{service}\""))
-        }).map(|(_, value)| *value as u64).sum::<u64>();
+        let total = self
+            .metrics()
+            .await
+            .iter()
+            .filter(|(name, _)| {
+                name.starts_with("outrigger_calls_total{") && name.contains(&format!("service=\"{service}\""))
+            })
+            .map(|(_, value)| *value as u64)
+            .sum::<u64>();
         assert_eq!(total, ended.iter().map(|(_, number)| number).sum::<u64>(), "no call counts twice");
     }
 
@@ -58,12 +59,9 @@ impl Sidecar {
     pub(crate) fn start_unready(yaml: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let admin = folder.path().join("admin.sock");
-        let listen = format!(
-            "listen: {{http: '127.0.0.1:0', observe: '127.0.0.1:0', admin: '{}'}}\n",
-            admin.display()
-        );
-        let loaded = Config::parse("test.yaml", &(listen + yaml), &|_| None)
-            .unwrap_or_else(|problems| panic!("{problems}"));
+        let listen = format!("listen: {{http: '127.0.0.1:0', observe: '127.0.0.1:0', admin: '{}'}}\n", admin.display());
+        let loaded =
+            Config::parse("test.yaml", &(listen + yaml), &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
         let running = app::Sidecar::start(loaded.config).unwrap();
         Self { addresses: running.addresses().clone(), running: Some(running), admin, _folder: folder }
     }
