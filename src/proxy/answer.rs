@@ -133,7 +133,8 @@ impl Relayed {
             Poll::Ready(Some(Ok(frame))) => {
                 self.pause = None;
                 self.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
-                if self.body.is_end_stream() {
+                // Nothing follows trailers, and hyper does not ask for it.
+                if self.body.is_end_stream() || frame.is_trailers() {
                     self.complete();
                 } else if let end @ Poll::Ready(_) = self.poll_total(cx) {
                     return end;

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, header::UPGRADE};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::sleep_until;
 
@@ -45,6 +45,7 @@ pub(super) struct Attempted {
     pub(super) attempt: Attempt,
     pub(super) connection: Connection<Upload>,
     pub(super) progress: Option<Rc<Progress>>,
+    /// The endpoint has changed protocols as it was asked to; this is the app's side of it.
     pub(super) upgrade: Option<OnUpgrade>,
 }
 
@@ -211,7 +212,7 @@ async fn exchange(
     let mut request = Request::from_parts(head, upload);
     if let Some(key) = expects {
         hyper::ext::on_informational(&mut request, move |interim| {
-            if interim.status() == http::StatusCode::CONTINUE {
+            if interim.status() == StatusCode::CONTINUE {
                 key.open();
             }
         });
@@ -251,19 +252,29 @@ fn copy_of(request: &Request<Upload>) -> Request<Upload> {
     copy
 }
 
-/// An endpoint that changes protocols unasked has lost the thread (RFC 9110 §15.2.2).
+/// What hyper lets through and we do not: an answer to a question that was not asked, or one whose body
+/// would arrive as something else.
 fn answered(
     response: Response<Incoming>,
     connection: Connection<Upload>,
     upgrade: Option<OnUpgrade>,
     sent: Instant,
 ) -> Result<Exchanged, Failed> {
-    if response.status() == http::StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none() {
-        let reason = Reason::BadResponse;
-        let failure = Failure::new(reason, "the endpoint changed protocols unasked");
-        return Err(Failed { outcome: Outcome::Failed(reason), failure });
+    let refuse = |detail| {
+        let failure = Failure::new(Reason::BadResponse, detail);
+        Err(Failed { outcome: Outcome::Failed(failure.reason), failure })
+    };
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switches && upgrade.is_none() {
+        return refuse("the endpoint changed protocols unasked");
     }
-    Ok(Exchanged { response, connection, upgrade, sent })
+    if switches && !response.headers().contains_key(UPGRADE) {
+        return refuse("the endpoint changed protocols without saying to which");
+    }
+    if !headers::is_plainly_chunked(response.headers()) {
+        return refuse("the answer has a Transfer-Encoding other than chunked");
+    }
+    Ok(Exchanged { response, connection, upgrade: upgrade.filter(|_| switches), sent })
 }
 
 /// No connection: also a hint that discovery may know better by now.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::{
     body::Incoming,
@@ -28,6 +28,9 @@ pub struct Connection<B> {
     sender: SendRequest<B>,
     target: Arc<Target>,
     reused: bool,
+    /// The endpoint speaks HTTP/1.0. hyper would answer in kind from now on, and a body of unknown length
+    /// would be lost: such a connection carries one exchange.
+    outdated: bool,
 }
 
 /// Why an exchange brought no answer, with the facts that decide whether it may be repeated.
@@ -66,7 +69,7 @@ where
             let _ = driver.with_upgrades().await;
         });
         upstreams.opened(id, target, task.abort_handle());
-        Ok(Self { sender, target: target.clone(), reused: false })
+        Ok(Self { sender, target: target.clone(), reused: false, outdated: false })
     }
 
     /// Sends one request and waits for the head of its answer. The body of the answer keeps the connection
@@ -84,7 +87,9 @@ where
                 unsent: Some(Box::new(request)),
             });
         }
-        self.sender.try_send_request(request).await.map_err(|mut failed| {
+        let answered = self.sender.try_send_request(request).await;
+        self.outdated = answered.as_ref().is_ok_and(|response| response.version() < Version::HTTP_11);
+        answered.map_err(|mut failed| {
             let unsent = failed.take_message().map(Box::new);
             let error = failed.error();
             let reason = if error.is_parse() {
@@ -108,6 +113,11 @@ impl<B> Connection<B> {
     /// Whether it has carried an exchange before: only then can the endpoint have closed it meanwhile.
     pub fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// Whether it can carry another exchange.
+    pub fn is_reusable(&self) -> bool {
+        !self.outdated && !self.is_closed() && self.target.retired().is_none()
     }
 
     /// What it leads to.

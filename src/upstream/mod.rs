@@ -127,11 +127,10 @@ where
 
     /// Takes back a connection whose exchange has ended well; it may be used again.
     pub fn give_back(&self, mut connection: Connection<B>, now: Instant) {
-        let target = connection.target();
-        if connection.is_closed() || target.retired().is_some() {
+        if !connection.is_reusable() {
             return;
         }
-        if let Some(link) = self.links.borrow_mut().get_mut(&target.id) {
+        if let Some(link) = self.links.borrow_mut().get_mut(&connection.target().id) {
             connection.mark_reused();
             link.idle.put(connection, now, IDLE_MAX);
         }

@@ -6,5 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod entry;
 mod failures;
+mod framing;
 mod support;

@@ -1,7 +1,7 @@
 //! The language of the end-to-end tests.
 
 mod client;
-mod origin;
+pub(crate) mod origin;
 mod sidecar;
 
 use std::{future::Future, time::Duration};
