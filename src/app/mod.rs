@@ -126,9 +126,9 @@ impl Sidecar {
             pseudonym: format!("outrigger-{:08x}", randomness.hash_one("pseudonym") as u32),
             seed: randomness.hash_one("seed"),
         };
-        let crew = workers::start(workers, &template).map_err(Error::System)?;
+        let (crew, intakes) = workers::start(workers, &template).map_err(Error::System)?;
         let acceptor =
-            acceptor::start(&listeners, crew.intakes(), config.limits.connections, metrics.downstream_connections())
+            acceptor::start(&listeners, intakes, config.limits.connections, metrics.downstream_connections())
                 .map_err(Error::System)?;
 
         let (stop, stopped) = oneshot::channel();

@@ -53,13 +53,13 @@ pub(super) struct Workers {
 
 #[derive(Debug)]
 struct Handle {
-    intake: Intake,
     commands: mpsc::Sender<Command>,
     thread: JoinHandle<()>,
 }
 
-/// Starts `count` workers.
-pub(super) fn start(count: usize, template: &WorkerSettings) -> io::Result<Workers> {
+/// Starts `count` workers. Their intakes belong to the acceptor alone: a worker that stops takes in what is still
+/// on its way until the last handle to its intake is gone.
+pub(super) fn start(count: usize, template: &WorkerSettings) -> io::Result<(Workers, Vec<Intake>)> {
     let (alive, ended) = mpsc::channel(1);
     let start = |index| {
         let settings = WorkerSettings { index, seed: template.seed.wrapping_add(index as u64), ..template.clone() };
@@ -71,9 +71,10 @@ pub(super) fn start(count: usize, template: &WorkerSettings) -> io::Result<Worke
             let _alive = alive;
             LocalSet::new().block_on(&runtime, work(settings, accepted, orders));
         })?;
-        Ok(Handle { intake, commands, thread })
+        Ok((Handle { commands, thread }, intake))
     };
-    Ok(Workers { each: (0..count).map(start).collect::<io::Result<_>>()?, ended })
+    let (each, intakes) = (0..count).map(start).collect::<io::Result<(Vec<_>, Vec<_>)>>()?;
+    Ok((Workers { each, ended }, intakes))
 }
 
 async fn work(settings: WorkerSettings, accepted: mpsc::Receiver<Accepted>, mut orders: mpsc::Receiver<Command>) {
@@ -109,11 +110,6 @@ async fn cut_off(worker: &Rc<Worker>) {
 }
 
 impl Workers {
-    /// How the acceptor reaches them.
-    pub(super) fn intakes(&self) -> Vec<Intake> {
-        self.each.iter().map(|worker| worker.intake.clone()).collect()
-    }
-
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.each.len()
