@@ -149,11 +149,11 @@ impl Service {
     /// [`NoPick`] when none may be tried.
     pub fn pick(&self, worker: usize, key: Option<u64>, now: Instant, random: &mut Random) -> Result<Slot, NoPick> {
         let set = self.endpoints.live.load();
-        let (live, revision) = (set.live(), set.set().revision());
+        let (live, generation) = (set.live(), set.generation());
         let limit = self.config.policy.bulkhead.as_ref().and_then(|bulkhead| bulkhead.per_endpoint);
         let usable = |i: usize| !live[i].is_draining() && limit.is_none_or(|limit| live[i].outstanding() < limit);
         let mut balancer = lock(&self.balancers[worker % self.balancers.len()]);
-        while let Some(i) = balancer.pick(revision, live, usable, key, now, random) {
+        while let Some(i) = balancer.pick(generation, live, usable, key, now, random) {
             // Another worker may have taken the last place meanwhile; then it is no longer usable.
             if let Some(slot) = live[i].begin(limit) {
                 return Ok(slot);
