@@ -57,7 +57,9 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     }
     let has_new_source = |(_, parts): &&(_, Vec<Part>)| parts.contains(&Part::Source);
     let elsewhere = changes.changed.iter().filter(has_new_source).map(|(name, _)| name);
-    changes.removed.iter().chain(elsewhere).for_each(|name| running.wiring.forget(name));
+    for name in changes.removed.iter().chain(elsewhere) {
+        running.wiring.forget(name).await;
+    }
     running.wiring.watch(&config);
     for name in &changes.removed {
         if let Some(service) = old.find(name.as_str()) {
