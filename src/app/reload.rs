@@ -26,8 +26,9 @@ pub(super) async fn reload(running: &mut Running) -> Result<String, String> {
 }
 
 async fn try_reload(running: &mut Running) -> Result<String, String> {
-    let Some(origin) = &running.origin else { return Err("this sidecar was not started from a file".into()) };
-    let loaded = Config::load(&origin.path).map_err(|problems| problems.to_string())?;
+    let Some(origin) = &mut running.origin else { return Err("this sidecar was not started from a file".into()) };
+    origin.file.will_be_read();
+    let loaded = Config::load(origin.file.path()).map_err(|problems| problems.to_string())?;
     for warning in &loaded.warnings {
         tracing::warn!(%warning, "the configuration has a questionable point");
     }
@@ -44,7 +45,9 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     let access_log = access_log(running, &config)?;
 
     // From here on nothing fails.
-    origin.level.set(config.log.level);
+    if let Some(origin) = &running.origin {
+        origin.level.set(config.log.level);
+    }
     running.access_log = access_log.clone();
     let old = running.table.current().clone();
     let services = Services::new(&config, &running.metrics, access_log, running.workers, Some(&old), now());

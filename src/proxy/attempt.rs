@@ -172,7 +172,11 @@ pub(super) enum Interrupted {
 }
 
 /// Waits for `future`, until `deadline`, or until the worker's calls have to end.
-pub(super) async fn within<F: Future>(worker: &Worker, deadline: Option<Instant>, future: F) -> Result<F::Output, Interrupted> {
+pub(super) async fn within<F: Future>(
+    worker: &Worker,
+    deadline: Option<Instant>,
+    future: F,
+) -> Result<F::Output, Interrupted> {
     let mut future = pin!(future);
     let mut timer = pin!(deadline.map(|deadline| sleep_until(deadline.into())));
     poll_fn(|cx| {
