@@ -6,5 +6,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod breaker;
+mod bulkhead;
 mod failures;
+mod lifecycle;
 mod support;
+mod timeouts;
