@@ -2,9 +2,7 @@
 
 use std::{
     net::TcpListener,
-    path::Path,
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use tokio::{
@@ -15,19 +13,21 @@ use tokio::{
 };
 
 use super::{
-    Error, Origin, acceptor::Acceptor, listeners::Listeners, reload, shutdown, wiring::Wiring, workers::Workers,
+    Error, Origin,
+    acceptor::Acceptor,
+    file::{self, Look},
+    listeners::Listeners,
+    reload, shutdown,
+    wiring::Wiring,
+    workers::Workers,
 };
 use crate::{
     admin::{self, ReloadRequest, socket::AdminSocket},
     config::Config,
     discovery::Discovery,
-    net::stamp::Stamp,
     service::{Lifecycle, Table},
     telemetry::{AccessLog, Metrics},
 };
-
-/// How often the configuration's file is looked at.
-const FILE_CHECK: Duration = Duration::from_secs(1);
 
 /// What the control thread takes over.
 pub(super) struct Parts {
@@ -100,8 +100,7 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
     let count = workers.count();
     let mut running =
         Running { config, origin, listeners, metrics, access_log, table, workers: count, acceptor, wiring };
-    let mut file = running.origin.as_ref().and_then(|origin| Stamp::of(&origin.path).ok());
-    let mut check = interval(FILE_CHECK);
+    let mut check = interval(file::EVERY);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
     loop {
@@ -119,14 +118,17 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
             Some(request) = asked.recv() => {
                 let _ = request.reply.send(reload::reload(&mut running).await);
             }
-            _ = check.tick() => {
-                let Some(path) = running.origin.as_ref().map(|origin| origin.path.clone()) else { continue };
-                if has_changed(&mut file, &path) {
+            _ = check.tick() => match running.origin.as_mut().map(|origin| origin.file.look()) {
+                None | Some(Look::Same) => {}
+                Some(Look::Changing) => check.reset_after(file::AT_REST),
+                Some(Look::Changed) => {
                     let _ = reload::reload(&mut running).await;
                 }
-            }
+            },
         }
     }
+    // Whoever asks for a reload from now on learns that it is too late.
+    drop(asked);
 
     tracing::info!("stopping");
     lifecycle.start_stopping();
@@ -141,16 +143,6 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
     socket.abort();
     let _ = socket.await;
     tracing::info!("stopped");
-}
-
-/// Whether the file is another one than when last looked at; a file that is gone is no news yet.
-fn has_changed(seen: &mut Option<Stamp>, path: &Path) -> bool {
-    let now = Stamp::of(path).ok();
-    if now.is_none() || *seen == now {
-        return false;
-    }
-    *seen = now;
-    true
 }
 
 /// The signals of a process that belongs to us.

@@ -14,6 +14,7 @@
 mod acceptor;
 mod control;
 mod error;
+mod file;
 mod listeners;
 mod reload;
 mod shutdown;
@@ -24,7 +25,7 @@ use std::{
     collections::BTreeMap,
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     thread::JoinHandle,
 };
 
@@ -41,6 +42,7 @@ use crate::{
     service::{Lifecycle, Services, Table, now},
     telemetry::{AccessLog, Metrics, log},
 };
+use file::ConfigFile;
 use listeners::Listeners;
 
 /// Runs the sidecar that a file describes until a signal stops it.
@@ -48,19 +50,20 @@ use listeners::Listeners;
 /// # Errors
 /// The file is not valid, or something cannot be bound. A sidecar that has started does not fail any more.
 pub fn run(path: &Path) -> Result<(), Error> {
+    let file = ConfigFile::new(path);
     let loaded = Config::load(path).map_err(Error::Config)?;
     let level = log::install(loaded.config.log.level);
     for warning in &loaded.warnings {
         tracing::warn!(%warning, "the configuration has a questionable point");
     }
-    let sidecar = Sidecar::launch(loaded.config, Some(Origin { path: path.to_owned(), level }))?;
+    let sidecar = Sidecar::launch(loaded.config, Some(Origin { file, level }))?;
     sidecar.join()
 }
 
 /// Where a configuration came from, for a reload.
 #[derive(Debug)]
 struct Origin {
-    path: PathBuf,
+    file: ConfigFile,
     level: log::Control,
 }
 
@@ -126,9 +129,9 @@ impl Sidecar {
             pseudonym: format!("outrigger-{:08x}", randomness.hash_one("pseudonym") as u32),
             seed: randomness.hash_one("seed"),
         };
-        let mut crew = workers::start(workers, &template).map_err(Error::System)?;
+        let (crew, intakes) = workers::start(workers, &template).map_err(Error::System)?;
         let acceptor =
-            acceptor::start(&listeners, crew.take_intakes(), config.limits.connections, metrics.downstream_connections())
+            acceptor::start(&listeners, intakes, config.limits.connections, metrics.downstream_connections())
                 .map_err(Error::System)?;
 
         let (stop, stopped) = oneshot::channel();

@@ -26,8 +26,9 @@ pub(super) async fn reload(running: &mut Running) -> Result<String, String> {
 }
 
 async fn try_reload(running: &mut Running) -> Result<String, String> {
-    let Some(origin) = &running.origin else { return Err("this sidecar was not started from a file".into()) };
-    let loaded = Config::load(&origin.path).map_err(|problems| problems.to_string())?;
+    let Some(origin) = &mut running.origin else { return Err("this sidecar was not started from a file".into()) };
+    origin.file.will_be_read();
+    let loaded = Config::load(origin.file.path()).map_err(|problems| problems.to_string())?;
     for warning in &loaded.warnings {
         tracing::warn!(%warning, "the configuration has a questionable point");
     }
@@ -45,7 +46,9 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     let access_log = access_log(running, &config)?;
 
     // From here on nothing fails.
-    origin.level.set(config.log.level);
+    if let Some(origin) = &running.origin {
+        origin.level.set(config.log.level);
+    }
     running.access_log = access_log.clone();
     let old = running.table.current().clone();
     let services = Services::new(&config, &running.metrics, access_log, running.workers, Some(&old), now());
@@ -58,7 +61,9 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     }
     let has_new_source = |(_, parts): &&(_, Vec<Part>)| parts.contains(&Part::Source);
     let elsewhere = changes.changed.iter().filter(has_new_source).map(|(name, _)| name);
-    changes.removed.iter().chain(elsewhere).for_each(|name| running.wiring.forget(name));
+    for name in changes.removed.iter().chain(elsewhere) {
+        running.wiring.forget(name).await;
+    }
     running.wiring.watch(&config);
     for name in &changes.removed {
         if let Some(service) = old.find(name.as_str()) {

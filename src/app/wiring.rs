@@ -1,8 +1,12 @@
 //! From discovery to services: the one place where the two meet.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     config::Config,
@@ -16,7 +20,7 @@ use crate::{
 pub(super) struct Wiring {
     discovery: Discovery,
     table: Table,
-    watched: HashMap<ServiceName, AbortHandle>,
+    watched: HashMap<ServiceName, JoinHandle<()>>,
 }
 
 impl Wiring {
@@ -36,8 +40,8 @@ impl Wiring {
                 let (nudge, snapshots) = (subscription.nudge.clone(), subscription.snapshots.clone());
                 service.link(Link { nudge, snapshots });
             }
-            let task = tokio::spawn(carry(self.table.clone(), name.clone(), subscription));
-            self.watched.insert(name.clone(), task.abort_handle());
+            let carry = Carry { table: self.table.clone(), name: name.clone(), hold: config.resolver.hold };
+            self.watched.insert(name.clone(), tokio::spawn(carry.run(subscription)));
         }
     }
 
@@ -47,26 +51,60 @@ impl Wiring {
         self.watched.drain().for_each(|(_, task)| task.abort());
     }
 
-    /// Stops watching a service.
-    pub(super) fn forget(&mut self, name: &ServiceName) {
+    /// Stops watching a service; when this returns, nothing is looked at or counted for it any more.
+    pub(super) async fn forget(&mut self, name: &ServiceName) {
         if let Some(task) = self.watched.remove(name) {
             task.abort();
+            let _ = task.await;
         }
     }
 }
 
 /// Carries what a source finds to its service, whichever version of that is current.
-async fn carry(table: Table, name: ServiceName, mut subscription: Subscription) {
-    loop {
-        {
-            let snapshot = subscription.snapshots.borrow_and_update();
-            if let Some(service) = table.current().find(name.as_str()) {
-                service.discovered(&snapshot.set, now());
+struct Carry {
+    table: Table,
+    name: ServiceName,
+    hold: Duration,
+}
+
+impl Carry {
+    async fn run(self, mut subscription: Subscription) {
+        // A service whose source was changed by a reload still has the endpoints of the one before. Should the
+        // new one answer that it has none, they are held as long as endpoints are that their own source denies.
+        let mut inherited_until = None;
+        loop {
+            {
+                let snapshot = subscription.snapshots.borrow_and_update();
+                let found = snapshot.set.revision() > 0;
+                let denied = !found && snapshot.status.last_answer.is_some();
+                inherited_until = inherited_until.or_else(|| now().checked_add(self.hold)).filter(|_| denied);
+                if let Some(service) = self.table.current().find(self.name.as_str()) {
+                    service.discovered(&snapshot.set, now());
+                }
+            }
+            tokio::select! {
+                changed = subscription.snapshots.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = until(inherited_until) => {
+                    if let Some(service) = self.table.current().find(self.name.as_str()) {
+                        service.none_discovered(now());
+                    }
+                    if subscription.snapshots.changed().await.is_err() {
+                        return;
+                    }
+                }
             }
         }
-        if subscription.snapshots.changed().await.is_err() {
-            return;
-        }
+    }
+}
+
+async fn until(time: Option<std::time::Instant>) {
+    match time {
+        Some(time) => sleep_until(Instant::from_std(time)).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -50,8 +50,6 @@ enum Command {
 #[derive(Debug)]
 pub(super) struct Workers {
     each: Vec<Handle>,
-    /// Taken by the acceptor: a worker's intake ends when nobody can send to it any more.
-    intakes: Vec<Intake>,
     /// Closed when the last worker has ended.
     ended: mpsc::Receiver<()>,
 }
@@ -62,8 +60,9 @@ struct Handle {
     thread: JoinHandle<()>,
 }
 
-/// Starts `count` workers.
-pub(super) fn start(count: usize, template: &WorkerSettings) -> io::Result<Workers> {
+/// Starts `count` workers. Their intakes belong to the acceptor alone: a worker that stops takes in what is still
+/// on its way until the last handle to its intake is gone.
+pub(super) fn start(count: usize, template: &WorkerSettings) -> io::Result<(Workers, Vec<Intake>)> {
     let (alive, ended) = mpsc::channel(1);
     let start = |index| {
         let settings = WorkerSettings { index, seed: template.seed.wrapping_add(index as u64), ..template.clone() };
@@ -77,8 +76,8 @@ pub(super) fn start(count: usize, template: &WorkerSettings) -> io::Result<Worke
         })?;
         Ok((Handle { commands, thread }, intake))
     };
-    let (each, intakes) = (0..count).map(start).collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
-    Ok(Workers { each, intakes, ended })
+    let (each, intakes) = (0..count).map(start).collect::<io::Result<(Vec<_>, Vec<_>)>>()?;
+    Ok((Workers { each, ended }, intakes))
 }
 
 async fn work(settings: WorkerSettings, accepted: mpsc::Receiver<Accepted>, mut orders: mpsc::Receiver<Command>) {
@@ -117,11 +116,6 @@ async fn cut_off(worker: &Rc<Worker>) {
 }
 
 impl Workers {
-    /// How the acceptor, and nobody else, reaches them; empty when taken before.
-    pub(super) fn take_intakes(&mut self) -> Vec<Intake> {
-        std::mem::take(&mut self.intakes)
-    }
-
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.each.len()

@@ -35,7 +35,7 @@ pub enum Part {
     Timeout,
     /// The limit on outstanding calls.
     Bulkhead,
-    /// The circuit breaker: its window starts anew.
+    /// The circuit breaker: its state stays, a window of another length starts anew.
     Breaker,
     /// How an endpoint is chosen.
     Balance,

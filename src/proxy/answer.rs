@@ -30,6 +30,10 @@ use crate::{
     upstream::Connection,
 };
 
+/// How long a half-open breaker waits for the end of its probe's answer. A download may take an hour; one that
+/// has come this far after its head has shown that the service works.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
+
 /// An answer's body.
 #[derive(Debug)]
 pub(super) enum Answer {
@@ -51,6 +55,8 @@ pub(super) struct Relayed {
     end: Option<Instant>,
     pause: Option<Pin<Box<Sleep>>>,
     total: Option<Pin<Box<Sleep>>>,
+    /// Runs while a half-open breaker waits for this answer.
+    probe: Option<Pin<Box<Sleep>>>,
     bytes: u64,
 }
 
@@ -88,8 +94,9 @@ impl Answer {
             wire.answer_ended();
             return Self::Empty;
         }
-        let relayed = Relayed { body, rest: Some(rest), wire, idle, end, pause: None, total: None, bytes: 0 };
-        Self::Relayed(Box::new(relayed))
+        let probe = rest.attempt.is_probe().then(|| Box::pin(tokio::time::sleep(PROBE_LIMIT)));
+        let rest = Some(rest);
+        Self::Relayed(Box::new(Relayed { body, rest, wire, idle, end, pause: None, total: None, probe, bytes: 0 }))
     }
 }
 
@@ -129,6 +136,7 @@ impl Relayed {
         if rest.call.worker.is_cut_off() {
             return self.cut_short(Reason::ShuttingDown, "the sidecar stopped");
         }
+        self.poll_probe(cx);
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.pause = None;
@@ -153,6 +161,18 @@ impl Relayed {
                 end @ Poll::Ready(_) => end,
                 Poll::Pending => self.poll_pause(cx),
             },
+        }
+    }
+
+    /// Lets a half-open breaker decide, when its probe's answer goes on and on.
+    fn poll_probe(&mut self, cx: &mut Context<'_>) {
+        if let Some(probe) = &mut self.probe
+            && probe.as_mut().poll(cx).is_ready()
+        {
+            self.probe = None;
+            if let Some(Rest { call, attempt, outcome, .. }) = &mut self.rest {
+                attempt.settle(call.worker.now(), *outcome);
+            }
         }
     }
 

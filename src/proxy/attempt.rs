@@ -61,6 +61,18 @@ impl Attempt {
         self.slot.live().endpoint().addr
     }
 
+    /// Tells the breaker how the attempt went while its answer still runs; what comes of that counts no more there.
+    pub(super) fn settle(&mut self, now: Instant, outcome: Outcome) {
+        if let Some(trial) = self.trial.take() {
+            trial.report(now, outcome.judgement());
+        }
+    }
+
+    /// Whether a half-open breaker waits for this attempt.
+    pub(super) fn is_probe(&self) -> bool {
+        self.trial.as_ref().is_some_and(Trial::is_probe)
+    }
+
     /// The attempt is over: breaker and metrics learn its outcome, the slot is free.
     pub(super) fn end(mut self, now: Instant, outcome: Outcome) {
         self.finish(now, outcome);
@@ -70,9 +82,7 @@ impl Attempt {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        if let Some(trial) = self.trial.take() {
-            trial.report(now, outcome.judgement());
-        }
+        self.settle(now, outcome);
         self.service.metrics().attempt_ended(outcome);
     }
 }
@@ -159,13 +169,17 @@ fn pick(worker: &Worker, service: &Service, key: Option<u64>, now: Instant) -> R
 }
 
 /// What cut a wait short.
-enum Interrupted {
+pub(super) enum Interrupted {
     Deadline,
     CutOff,
 }
 
 /// Waits for `future`, until `deadline`, or until the worker's calls have to end.
-async fn within<F: Future>(worker: &Worker, deadline: Option<Instant>, future: F) -> Result<F::Output, Interrupted> {
+pub(super) async fn within<F: Future>(
+    worker: &Worker,
+    deadline: Option<Instant>,
+    future: F,
+) -> Result<F::Output, Interrupted> {
     let mut future = pin!(future);
     let mut timer = pin!(deadline.map(|deadline| sleep_until(deadline.into())));
     poll_fn(|cx| {

@@ -185,11 +185,19 @@ fn prepare(call: &mut Call, peer: &Peer, mut head: Parts, body: Incoming, host_n
 /// The policies, in their order. Whatever is refused or fails on the way leaves as a [`Failure`].
 async fn journey(call: &mut Call, outgoing: Outgoing) -> Result<Attempted, Failure> {
     if let Some(bulkhead) = call.service.bulkhead() {
-        let permit = bulkhead.admit(call.deadline.head()).await;
-        call.permit =
-            Some(permit.map_err(|_| {
-                Failure::new(Reason::BulkheadFull, "as many calls as the bulkhead admits are outstanding")
-            })?);
+        match attempt::within(&call.worker, None, bulkhead.admit(call.deadline.head())).await {
+            Ok(Ok(permit)) => call.permit = Some(permit),
+            // Waiting is part of the call's time, and here it was all of it: the check below says so.
+            Ok(Err(_)) if call.deadline.is_over(call.worker.now()) => {}
+            Ok(Err(_)) => {
+                let detail = "as many calls as the bulkhead admits are outstanding";
+                return Err(Failure::new(Reason::BulkheadFull, detail));
+            }
+            Err(_) => {
+                let detail = "the sidecar stopped while the call waited for a place in the bulkhead";
+                return Err(Failure::new(Reason::ShuttingDown, detail));
+            }
+        }
     }
     if call.deadline.is_over(call.worker.now()) {
         return Err(Failure::new(Reason::RequestTimeout, "the time for this call was over before it could be sent"));
@@ -200,7 +208,7 @@ async fn journey(call: &mut Call, outgoing: Outgoing) -> Result<Attempted, Failu
 }
 
 /// Hands the answer's head to the app, and the rest of the call to the answer's body.
-fn relay(mut call: Call, attempted: Attempted, peer: &Peer, version: Version) -> Response<Answer> {
+fn relay(mut call: Call, mut attempted: Attempted, peer: &Peer, version: Version) -> Response<Answer> {
     let (mut head, body) = attempted.response.into_parts();
     let hop = headers::strip_hop(&mut head.headers);
     let close_delimited = version < Version::HTTP_11 && body.size_hint().exact().is_none();
@@ -217,8 +225,21 @@ fn relay(mut call: Call, attempted: Attempted, peer: &Peer, version: Version) ->
         return Response::from_parts(head, Answer::Empty);
     }
     let outcome = Outcome::of_status(head.status);
+    if attempted.attempt.is_probe() && is_event_stream(&head.headers) {
+        // Such an answer is not meant to end, and a half-open breaker not meant to wait for that.
+        attempted.attempt.settle(call.worker.now(), outcome);
+    }
     let answer = Answer::relay(body, call, attempted.attempt, attempted.connection, attempted.progress, peer, outcome);
     Response::from_parts(head, answer)
+}
+
+/// Server-sent events (HTML Living Standard §9.2).
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let essence = |value: &HeaderValue| {
+        let media = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default();
+        media.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    };
+    headers.get(http::header::CONTENT_TYPE).is_some_and(essence)
 }
 
 /// The number that a request's key hashes to; a request without the key has none.

@@ -94,8 +94,7 @@ impl Drop for Control {
 }
 
 /// Serves one connection until either side has had enough.
-pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
-    let control = worker.register();
+pub(super) async fn serve(worker: Rc<Worker>, control: Rc<Control>, stream: TcpStream, entry: Entry) {
     let state = WireState::new();
     let peer = Rc::new(Peer { addr: stream.peer_addr().ok(), entry, wire: state.clone() });
     let limits = worker.table.current().traffic().limits;

@@ -2,8 +2,8 @@
 //!
 //! One thread accepts for all listeners. A sidecar sees few connections that live long, and a kernel that
 //! spreads them by hash leaves workers idle while others are full; so each connection goes to the worker
-//! with the fewest. At the limit of open connections nothing is accepted: callers wait in the kernel's
-//! queue, as with HAProxy's `maxconn`, until somebody leaves.
+//! with the fewest. At the limit of open connections nobody else is served: callers wait in the kernel's
+//! queue (and one a listener in our hands), as with HAProxy's `maxconn`, until somebody leaves.
 
 use std::{
     io,
@@ -99,8 +99,9 @@ impl Intakes {
 pub async fn accept(listener: std::net::TcpListener, entry: Entry, intakes: Intakes) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     loop {
-        let Ok(permit) = intakes.limit.clone().acquire_owned().await else { return Ok(()) };
+        // In this order: a listener that waits for its next caller must not keep a place from the others.
         let stream = next(&listener).await;
+        let Ok(permit) = intakes.limit.clone().acquire_owned().await else { return Ok(()) };
         if !intakes.hand(stream, &entry, permit).await {
             return Ok(());
         }
@@ -162,10 +163,12 @@ pub async fn serve(worker: Rc<Worker>, mut accepted: mpsc::Receiver<Accepted>) {
                 continue;
             }
         };
+        // Known to its worker from this moment, not from its task's first turn: a stop must not overlook it.
+        let control = worker.register();
         let worker = worker.clone();
         tokio::task::spawn_local(async move {
             let _guard = guard;
-            connection::serve(worker, stream, entry).await;
+            connection::serve(worker, control, stream, entry).await;
         });
     }
 }

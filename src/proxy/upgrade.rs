@@ -1,8 +1,9 @@
 //! Tunnels: what is left of a call after both sides have changed protocols (WebSocket and the like).
 //!
 //! Bytes go both ways as they come, with one buffer a direction, until both have ended, one breaks, or
-//! neither has said anything for `tunnel`. The call stays in its bulkhead for as long; its attempt has
-//! succeeded with the 101, and the breaker is told so at once: an hour of chat is no slow call.
+//! neither has said anything for `tunnel`. The call stays in its bulkhead and its attempt at its endpoint for as
+//! long; but the attempt has succeeded with the 101, and the breaker is told so at once: an hour of chat is no
+//! slow call, and no reason to stay half-open.
 
 use std::{cell::Cell, future::poll_fn, io, pin::pin, rc::Rc, task::Poll, time::Duration};
 
@@ -20,10 +21,10 @@ use crate::model::{Outcome, Reason};
 const BUFFER: usize = 16 * 1024;
 
 /// Joins the two sides as soon as both have changed protocols, on a task of its own.
-pub(super) fn spawn(call: Call, attempt: Attempt, downstream: OnUpgrade, upstream: Option<OnUpgrade>) {
+pub(super) fn spawn(call: Call, mut attempt: Attempt, downstream: OnUpgrade, upstream: Option<OnUpgrade>) {
     tokio::task::spawn_local(async move {
         let limit = call.service.config().policy.timeout.tunnel;
-        attempt.end(call.worker.now(), Outcome::Ok);
+        attempt.settle(call.worker.now(), Outcome::Ok);
         let upstream = async {
             match upstream {
                 Some(upstream) => upstream.await.map_err(drop),
@@ -34,6 +35,7 @@ pub(super) fn spawn(call: Call, attempt: Attempt, downstream: OnUpgrade, upstrea
             Ok((downstream, upstream)) => tunnel(&call.worker, downstream, upstream, limit).await,
             Err(()) => Outcome::Cancelled,
         };
+        attempt.end(call.worker.now(), Outcome::Ok);
         call.end(outcome);
     });
 }

@@ -53,6 +53,12 @@ impl Breaker {
         self.tell(transition);
     }
 
+    /// Takes other settings and keeps its state: a reload in the middle of an outage, or of an operator's
+    /// intervention, ends neither.
+    pub(super) fn reconfigure(&self, settings: Settings, now: Instant) {
+        lock(&self.core).reconfigure(settings, now);
+    }
+
     /// Its state, for people.
     pub fn view(&self, now: Instant) -> View {
         lock(&self.core).view(now)
@@ -86,6 +92,11 @@ pub struct Trial {
 }
 
 impl Trial {
+    /// Whether a half-open breaker waits for it.
+    pub fn is_probe(&self) -> bool {
+        self.ticket.is_some_and(Ticket::is_probe)
+    }
+
     /// Reports how the attempt went.
     pub fn report(mut self, now: Instant, judgement: Judgement) {
         if let Some(ticket) = self.ticket.take() {

@@ -25,6 +25,12 @@ pub struct Live {
     endpoint: Endpoint,
     target: Arc<Target>,
     hash_id: u64,
+    state: Arc<State>,
+}
+
+/// What is so however its source describes an instance.
+#[derive(Debug)]
+struct State {
     outstanding: AtomicU32,
     latency: AtomicU64,
     draining: AtomicBool,
@@ -34,27 +40,18 @@ impl Live {
     fn new(endpoint: Endpoint, metrics: &ServiceMetrics) -> Arc<Self> {
         let target = Arc::new(Target::new(endpoint.addr, metrics.upstream_connections.clone()));
         let hash_id = crate::policy::balance::hash_key(endpoint.addr.to_string().as_bytes());
-        Arc::new(Self {
-            endpoint,
-            target,
-            hash_id,
+        let state = Arc::new(State {
             outstanding: AtomicU32::new(0),
             latency: AtomicU64::new(PeakEwma::new(epoch()).pack()),
             draining: AtomicBool::new(false),
-        })
+        });
+        Arc::new(Self { endpoint, target, hash_id, state })
     }
 
-    /// The same instance as its source describes it now: state and connections carry over.
+    /// The same instance as its source describes it now: load, latency and connections are the same ones.
     fn described_anew(&self, endpoint: Endpoint) -> Arc<Self> {
-        Arc::new(Self {
-            endpoint,
-            target: self.target.clone(),
-            hash_id: self.hash_id,
-            // Attempts in flight count at the old description until they end; the balancer errs by those few.
-            outstanding: AtomicU32::new(0),
-            latency: AtomicU64::new(self.latency.load(Ordering::Relaxed)),
-            draining: AtomicBool::new(self.is_draining()),
-        })
+        let (target, state) = (self.target.clone(), self.state.clone());
+        Arc::new(Self { endpoint, target, hash_id: self.hash_id, state })
     }
 
     /// What its source says of it.
@@ -69,17 +66,17 @@ impl Live {
 
     /// Attempts outstanding.
     pub fn outstanding(&self) -> u32 {
-        self.outstanding.load(Ordering::Relaxed)
+        self.state.outstanding.load(Ordering::Relaxed)
     }
 
     /// Whether an operator has taken it out of rotation.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.state.draining.load(Ordering::Relaxed)
     }
 
     /// Takes it out of rotation; what is in flight finishes.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.state.draining.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn retire(&self, now: Instant) {
@@ -93,19 +90,19 @@ impl Live {
 
     /// Counts an attempt as outstanding; `None` when `limit` are already.
     pub fn begin(self: &Arc<Self>, limit: Option<u32>) -> Option<Slot> {
-        let before = self.outstanding.fetch_add(1, Ordering::Relaxed);
+        let before = self.state.outstanding.fetch_add(1, Ordering::Relaxed);
         if limit.is_some_and(|limit| before >= limit) {
-            self.outstanding.fetch_sub(1, Ordering::Relaxed);
+            self.state.outstanding.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         Some(Slot { live: self.clone() })
     }
 
     fn observe(&self, now: Instant, rtt: Duration) {
-        let mut ewma = PeakEwma::unpack(epoch(), self.latency.load(Ordering::Relaxed));
+        let mut ewma = PeakEwma::unpack(epoch(), self.state.latency.load(Ordering::Relaxed));
         ewma.observe(now, rtt);
         // Two workers at once may lose one sample of two: the next one makes up for it.
-        self.latency.store(ewma.pack(), Ordering::Relaxed);
+        self.state.latency.store(ewma.pack(), Ordering::Relaxed);
     }
 }
 
@@ -133,7 +130,7 @@ impl Load for Arc<Live> {
 
 impl Live {
     fn latency_us(&self, now: Instant) -> f64 {
-        PeakEwma::unpack(epoch(), self.latency.load(Ordering::Relaxed)).read(now)
+        PeakEwma::unpack(epoch(), self.state.latency.load(Ordering::Relaxed)).read(now)
     }
 }
 
@@ -163,7 +160,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.live.outstanding.fetch_sub(1, Ordering::Relaxed);
+        self.live.state.outstanding.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -171,12 +168,13 @@ impl Drop for Slot {
 #[derive(Debug)]
 pub struct LiveSet {
     set: EndpointSet,
+    generation: u64,
     live: Vec<Arc<Live>>,
 }
 
 impl LiveSet {
     pub(super) fn empty() -> Self {
-        Self { set: EndpointSet::empty(), live: Vec::new() }
+        Self { set: EndpointSet::empty(), generation: 0, live: Vec::new() }
     }
 
     /// The state for a new set: endpoints that were there before keep theirs.
@@ -192,7 +190,7 @@ impl LiveSet {
                 None => Live::new(endpoint.clone(), metrics),
             })
             .collect();
-        Self { set, live }
+        Self { set, generation: before.generation + 1, live }
     }
 
     /// The endpoints that `after` holds no more.
@@ -204,6 +202,12 @@ impl LiveSet {
     /// The set they belong to.
     pub fn set(&self) -> &EndpointSet {
         &self.set
+    }
+
+    /// Counts the sets that the service has had. Unlike the revision, which each watch of a source counts for
+    /// itself, it never stands for two sets: it is what a balancer knows its layout by.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The endpoints with their state.

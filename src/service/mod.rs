@@ -100,8 +100,8 @@ pub trait SourceLink: Send + Sync {
 
 impl Service {
     /// A service with fresh state, or with as much of `old`'s as its new configuration leaves meaningful:
-    /// endpoints while the source is the same, breaker and bulkhead while their settings are (a bulkhead
-    /// with other limits keeps its count). `workers` is how many threads will pick endpoints.
+    /// endpoints while the source is the same, the count of a bulkhead and the state of a breaker whatever their
+    /// new settings. `workers` is how many threads will pick endpoints.
     pub fn new(
         config: Arc<config::Service>,
         metrics: &Metrics,
@@ -123,9 +123,14 @@ impl Service {
             }
         });
         let breaker = policy.breaker.as_ref().map(|settings| {
-            match old.filter(|old| old.config.policy.breaker.as_ref() == Some(settings)) {
-                Some(Self { breaker: Some(breaker), .. }) => breaker.clone(),
-                _ => Arc::new(Breaker::new(config.name.clone(), settings.clone(), &metrics, now)),
+            match old.and_then(|old| old.breaker.clone().zip(old.config.policy.breaker.as_ref())) {
+                Some((breaker, before)) => {
+                    if before != settings {
+                        breaker.reconfigure(settings.clone(), now);
+                    }
+                    breaker
+                }
+                None => Arc::new(Breaker::new(config.name.clone(), settings.clone(), &metrics, now)),
             }
         });
         let endpoints = match old.filter(|old| old.config.source == config.source) {
@@ -149,11 +154,11 @@ impl Service {
     /// [`NoPick`] when none may be tried.
     pub fn pick(&self, worker: usize, key: Option<u64>, now: Instant, random: &mut Random) -> Result<Slot, NoPick> {
         let set = self.endpoints.live.load();
-        let (live, revision) = (set.live(), set.set().revision());
+        let (live, generation) = (set.live(), set.generation());
         let limit = self.config.policy.bulkhead.as_ref().and_then(|bulkhead| bulkhead.per_endpoint);
         let usable = |i: usize| !live[i].is_draining() && limit.is_none_or(|limit| live[i].outstanding() < limit);
         let mut balancer = lock(&self.balancers[worker % self.balancers.len()]);
-        while let Some(i) = balancer.pick(revision, live, usable, key, now, random) {
+        while let Some(i) = balancer.pick(generation, live, usable, key, now, random) {
             // Another worker may have taken the last place meanwhile; then it is no longer usable.
             if let Some(slot) = live[i].begin(limit) {
                 return Ok(slot);
@@ -214,6 +219,14 @@ impl Service {
         let gone: Vec<_> = before.gone_in(&after).cloned().collect();
         self.endpoints.live.store(Arc::new(after));
         gone.iter().for_each(|endpoint| endpoint.retire(now));
+    }
+
+    /// Gives up endpoints that another watch had found: the one that holds now has known of none for long enough.
+    pub fn none_discovered(&self, now: Instant) {
+        let before = self.endpoints.live.load();
+        let after = LiveSet::succeeding(&before, EndpointSet::empty(), &self.metrics);
+        self.endpoints.live.store(Arc::new(after));
+        before.live().iter().for_each(|endpoint| endpoint.retire(now));
     }
 
     /// Joins it to whoever watches its source.

@@ -6,7 +6,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod breaker;
+mod bulkhead;
 mod entry;
 mod failures;
 mod framing;
+mod lifecycle;
 mod support;
+mod timeouts;

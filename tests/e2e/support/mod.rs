@@ -1,13 +1,18 @@
 //! The language of the end-to-end tests.
 
 mod client;
+mod held;
+
 pub(crate) mod origin;
+mod process;
 mod sidecar;
 
 use std::{future::Future, time::Duration};
 
 pub(crate) use client::{Client, Reply};
-pub(crate) use origin::{Exchange, Origin};
+pub(crate) use held::Held;
+pub(crate) use origin::{Exchange, Origin, ok};
+pub(crate) use process::{Process, admin};
 pub(crate) use sidecar::Sidecar;
 
 /// How long anything may take before a test calls it lost. Generous: it only ever passes on failure.
