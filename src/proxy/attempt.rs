@@ -26,7 +26,7 @@ use crate::{
     net::tcp::DialError,
     policy::deadline::Deadline,
     service::{Service, Slot, Trial},
-    upstream::{Connection, ExchangeError},
+    upstream::{Connection, ExchangeError, Target},
 };
 
 /// What an attempt holds while it lasts: its endpoint's slot and the breaker's trial. Its outcome is known
@@ -73,6 +73,11 @@ impl Attempt {
         self.trial.as_ref().is_some_and(Trial::is_probe)
     }
 
+    /// Whether it has to end, because its endpoint has been gone for too long.
+    pub(super) fn is_cut(&self) -> bool {
+        self.slot.live().target().is_cut()
+    }
+
     /// The attempt is over: breaker and metrics learn its outcome, the slot is free.
     pub(super) fn end(mut self, now: Instant, outcome: Outcome) {
         self.finish(now, outcome);
@@ -114,7 +119,9 @@ pub(super) async fn run(call: &mut Call, outgoing: Outgoing) -> Result<Attempted
     }
     let deadline = call.deadline.of_attempt(started, &attempt.service.config().policy.timeout);
     let progress = outgoing.progress.clone();
-    let failed = match within(&worker, deadline, exchange(&worker, &attempt, outgoing, deadline)).await {
+    let target = attempt.slot.live().target();
+    let exchange = exchange(&worker, &attempt, outgoing, deadline);
+    let failed = match within(&worker, Some(target), deadline, exchange).await {
         Ok(Ok(exchanged)) => {
             let Exchanged { response, connection, upgrade, sent } = exchanged;
             if Outcome::of_status(response.status()).judgement() == Judgement::Success {
@@ -131,6 +138,9 @@ pub(super) async fn run(call: &mut Call, outgoing: Outgoing) -> Result<Attempted
             outcome: Outcome::Cancelled,
             failure: Failure::new(Reason::ShuttingDown, "the sidecar stopped before the answer came"),
         },
+        Err(Interrupted::EndpointGone) => {
+            Failed { outcome: Outcome::Cancelled, failure: Failure::new(Reason::UpstreamReset, ENDPOINT_GONE) }
+        }
     };
     let now = worker.now();
     if failed.outcome == Outcome::Failed(Reason::RequestTimeout) {
@@ -172,11 +182,16 @@ fn pick(worker: &Worker, service: &Service, key: Option<u64>, now: Instant) -> R
 pub(super) enum Interrupted {
     Deadline,
     CutOff,
+    EndpointGone,
 }
 
-/// Waits for `future`, until `deadline`, or until the worker's calls have to end.
+/// Why a call breaks off whose endpoint discovery no longer names.
+pub(super) const ENDPOINT_GONE: &str = "the endpoint is gone, and the time to finish with it is over";
+
+/// Waits for `future`, until `deadline`, or until the calls of the worker, or to the target, have to end.
 pub(super) async fn within<F: Future>(
     worker: &Worker,
+    target: Option<&Target>,
     deadline: Option<Instant>,
     future: F,
 ) -> Result<F::Output, Interrupted> {
@@ -185,6 +200,9 @@ pub(super) async fn within<F: Future>(
     poll_fn(|cx| {
         if worker.is_cut_off() {
             return Poll::Ready(Err(Interrupted::CutOff));
+        }
+        if target.is_some_and(Target::is_cut) {
+            return Poll::Ready(Err(Interrupted::EndpointGone));
         }
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
@@ -235,7 +253,7 @@ async fn exchange(
     if let Some(mut connection) = worker.upstreams.idle(live.target(), now) {
         let spare = repeatable.then(|| copy_of(&request));
         match connection.exchange(request).await {
-            Ok(response) => return answered(response, connection, upgrade, now),
+            Ok(response) => return answered(response, connection, upgrade, progress.as_deref(), now),
             Err(error) => {
                 let spare = spare.filter(|_| error.reason == Some(Reason::UpstreamReset));
                 match error.unsent {
@@ -252,7 +270,7 @@ async fn exchange(
         worker.upstreams.connect(live.target(), connect_by).await.map_err(|error| unconnected(attempt, error))?;
     let sent = worker.now();
     match connection.exchange(request).await {
-        Ok(response) => answered(response, connection, upgrade, sent),
+        Ok(response) => answered(response, connection, upgrade, progress.as_deref(), sent),
         Err(error) => Err(broken(error, progress.as_deref())),
     }
 }
@@ -270,8 +288,9 @@ fn copy_of(request: &Request<Upload>) -> Request<Upload> {
 /// would arrive as something else.
 fn answered(
     response: Response<Incoming>,
-    connection: Connection<Upload>,
+    mut connection: Connection<Upload>,
     upgrade: Option<OnUpgrade>,
+    progress: Option<&Progress>,
     sent: Instant,
 ) -> Result<Exchanged, Failed> {
     let refuse = |detail| {
@@ -287,6 +306,10 @@ fn answered(
     }
     if !headers::is_plainly_chunked(response.headers()) {
         return refuse("the answer has a Transfer-Encoding other than chunked");
+    }
+    if switches || progress.is_some_and(|upload| !upload.has_ended()) {
+        // The upload must go on whether or not the app reads the answer.
+        connection.detach();
     }
     Ok(Exchanged { response, connection, upgrade: upgrade.filter(|_| switches), sent })
 }

@@ -185,7 +185,7 @@ fn prepare(call: &mut Call, peer: &Peer, mut head: Parts, body: Incoming, host_n
 /// The policies, in their order. Whatever is refused or fails on the way leaves as a [`Failure`].
 async fn journey(call: &mut Call, outgoing: Outgoing) -> Result<Attempted, Failure> {
     if let Some(bulkhead) = call.service.bulkhead() {
-        match attempt::within(&call.worker, None, bulkhead.admit(call.deadline.head())).await {
+        match attempt::within(&call.worker, None, None, bulkhead.admit(call.deadline.head())).await {
             Ok(Ok(permit)) => call.permit = Some(permit),
             // Waiting is part of the call's time, and here it was all of it: the check below says so.
             Ok(Err(_)) if call.deadline.is_over(call.worker.now()) => {}

@@ -134,7 +134,8 @@ pub(super) async fn serve(worker: Rc<Worker>, control: Rc<Control>, stream: TcpS
     };
     drop(control);
     if let Some(stream) = state.take_stream() {
-        close(&worker, stream, &state, ended.err()).await;
+        // Boxed, as its buffer would otherwise be carried along by every connection.
+        Box::pin(close(&worker, stream, &state, ended.err())).await;
     }
 }
 

@@ -79,7 +79,9 @@ impl Worker {
     /// What has to be done once a second: close what is idle for too long or leads nowhere any more.
     pub fn sweep(&self) {
         let now = now();
-        self.upstreams.sweep(now, self.table.current().traffic().drain);
+        if self.upstreams.sweep(now, self.table.current().traffic().drain) {
+            self.each_connection(Control::wake);
+        }
         self.each_connection(|control| {
             if control.idle_since().is_some_and(|since| now.saturating_duration_since(since) >= IDLE_LIMIT) {
                 control.finish();
