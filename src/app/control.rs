@@ -139,6 +139,8 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
             }
         }
     };
+    // The acceptor has handles of its own; a port is closed when the last handle to it is.
+    drop(running.listeners);
     shutdown::stop(running.acceptor, workers, running.config.drain.limit, hurry).await;
     socket.abort();
     let _ = socket.await;
