@@ -10,5 +10,6 @@ mod breaker;
 mod bulkhead;
 mod failures;
 mod lifecycle;
+mod reload;
 mod support;
 mod timeouts;
