@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod admin;
+mod balancing;
 mod breaker;
 mod bulkhead;
 mod failures;
