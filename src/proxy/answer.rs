@@ -118,10 +118,14 @@ impl Rest {
 
     /// The body has ended before its time.
     fn cut_short(self, bytes: u64, outcome: Outcome, why: &str) {
-        let Self { mut call, attempt, .. } = self;
+        let Self { mut call, mut attempt, .. } = self;
+        let now = call.worker.now();
         // Being cut off by our own stop says nothing about the service.
         let attempts = if outcome == Outcome::Failed(Reason::ShuttingDown) { Outcome::Cancelled } else { outcome };
-        attempt.end(call.worker.now(), attempts);
+        if attempt.was_cut_by_us(&call.worker, now, outcome) {
+            attempt.settle(now, Outcome::Cancelled);
+        }
+        attempt.end(now, attempts);
         if let Some(note) = call.note() {
             note.bytes_out = bytes;
             note.details = Some(why.to_owned());

@@ -67,6 +67,15 @@ impl Attempt {
         }
     }
 
+    /// Whether it broke off because its endpoint is gone and the drain limit was over: our own doing, which says
+    /// nothing about the service.
+    pub(super) fn was_cut_by_us(&self, worker: &Worker, now: Instant, outcome: Outcome) -> bool {
+        let limit = || worker.table.current().traffic().drain;
+        let gone = || self.slot.live().target().retired();
+        outcome == Outcome::Failed(Reason::UpstreamReset)
+            && gone().is_some_and(|since| now.saturating_duration_since(since) >= limit())
+    }
+
     /// Whether a half-open breaker waits for this attempt.
     pub(super) fn is_probe(&self) -> bool {
         self.trial.as_ref().is_some_and(Trial::is_probe)
@@ -107,7 +116,8 @@ pub(super) async fn run(call: &mut Call, outgoing: Outgoing) -> Result<Attempted
         None => None,
     };
     let slot = pick(&worker, &service, outgoing.hash_key, started)?;
-    let attempt = Attempt { service, slot, trial, ended: false };
+    let mut attempt = Attempt { service, slot, trial, ended: false };
+    call.attempts += 1;
     if let Some(note) = call.note() {
         note.endpoint = Some(attempt.endpoint());
     }
@@ -132,6 +142,9 @@ pub(super) async fn run(call: &mut Call, outgoing: Outgoing) -> Result<Attempted
     let now = worker.now();
     if failed.outcome == Outcome::Failed(Reason::RequestTimeout) {
         attempt.slot.observe(now, now.saturating_duration_since(started));
+    }
+    if attempt.was_cut_by_us(&worker, now, failed.outcome) {
+        attempt.settle(now, Outcome::Cancelled);
     }
     attempt.end(now, failed.outcome);
     Err(failed.failure)

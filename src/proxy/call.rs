@@ -195,7 +195,6 @@ async fn journey(call: &mut Call, outgoing: Outgoing) -> Result<Attempted, Failu
         return Err(Failure::new(Reason::RequestTimeout, "the time for this call was over before it could be sent"));
     }
     // Retries, once there are any, loop here: each attempt asks the breaker again.
-    call.attempts += 1;
     attempt::run(call, outgoing).await
 }
 

@@ -10,8 +10,12 @@ mod admin;
 mod balancing;
 mod breaker;
 mod bulkhead;
+mod discovery;
 mod failures;
 mod lifecycle;
 mod reload;
+#[path = "../discovery/server.rs"]
+#[allow(dead_code, unreachable_pub, reason = "what discovery's own tests need of it is more")]
+mod server;
 mod support;
 mod timeouts;
