@@ -3,6 +3,8 @@
 //! A case is a file. `tests/config/valid/*.yaml` must parse without a word; `tests/config/invalid/*.yaml`
 //! must give the `.txt` beside it, to the letter. `OUTRIGGER_BLESS=1` writes the `.txt` files anew.
 
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -22,9 +22,9 @@ use crate::proxy::listener::{self, Entry, Intake, Intakes};
 /// What the acceptor is told. The one reply says that it has been done.
 #[derive(Debug)]
 struct Change {
-    remove: Vec<Entry>,
+    remove: Vec<(Entry, TcpListener)>,
     add: Vec<(Entry, TcpListener)>,
-    connections: usize,
+    connections: Option<usize>,
     done: oneshot::Sender<()>,
 }
 
@@ -71,14 +71,17 @@ async fn run(
     };
     first.into_iter().for_each(|one| begin(&mut accepting, one));
     while let Some(change) = changes.recv().await {
-        for entry in &change.remove {
+        for (entry, socket) in &change.remove {
             if let Some(task) = accepting.remove(entry) {
                 task.abort();
             }
+            listener::last_call(socket, entry, &intakes).await;
         }
         change.add.into_iter().for_each(|one| begin(&mut accepting, one));
-        resize(&intakes.limit, connections, change.connections);
-        connections = change.connections;
+        if let Some(wanted) = change.connections {
+            resize(&intakes.limit, connections, wanted);
+            connections = wanted;
+        }
         let _ = change.done.send(());
     }
 }
@@ -100,8 +103,14 @@ fn resize(limit: &Arc<Semaphore>, from: usize, to: usize) {
 }
 
 impl Acceptor {
-    /// Stops accepting on some sockets, begins on others, and lets so many connections be open.
-    pub(super) async fn change(&self, remove: Vec<Entry>, add: Vec<(Entry, TcpListener)>, connections: usize) {
+    /// Stops accepting on some sockets (of which it is given another handle each), begins on others, and lets
+    /// so many connections be open if that has changed. What had connected already is taken in.
+    pub(super) async fn change(
+        &self,
+        remove: Vec<(Entry, TcpListener)>,
+        add: Vec<(Entry, TcpListener)>,
+        connections: Option<usize>,
+    ) {
         let (done, applied) = oneshot::channel();
         if self.changes.send(Change { remove, add, connections, done }).await.is_ok() {
             let _ = applied.await;
@@ -109,7 +118,8 @@ impl Acceptor {
     }
 
     /// Closes every socket; returns when the thread has ended.
-    pub(super) fn stop(self) {
+    pub(super) async fn stop(self, sockets: Vec<(Entry, TcpListener)>) {
+        self.change(sockets, Vec::new(), None).await;
         drop(self.changes);
         if self.thread.join().is_err() {
             tracing::error!("the acceptor panicked");

@@ -139,9 +139,7 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
             }
         }
     };
-    // The acceptor has handles of its own; a port is closed when the last handle to it is.
-    drop(running.listeners);
-    shutdown::stop(running.acceptor, workers, running.config.drain.limit, hurry).await;
+    shutdown::stop(running.acceptor, running.listeners, workers, running.config.drain.limit, hurry).await;
     socket.abort();
     let _ = socket.await;
     tracing::info!("stopped");

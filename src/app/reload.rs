@@ -37,7 +37,8 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     keep_what_needs_a_restart(&mut config, &running.config);
     let Changed { listeners, added, removed } =
         running.listeners.changed_to(&config).map_err(|error| error.to_string())?;
-    let handles = listeners.handles(&added).map_err(|error| error.to_string())?;
+    let added = listeners.handles(&added).map_err(|error| error.to_string())?;
+    let removed = running.listeners.handles(&removed).map_err(|error| error.to_string())?;
     let discovery = match running.config.resolver == config.resolver {
         true => None,
         false => Some(Discovery::new(&config.resolver, running.metrics.clone()).map_err(|error| error.to_string())?),
@@ -52,7 +53,7 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     let old = running.table.current().clone();
     let services = Services::new(&config, &running.metrics, access_log, running.workers, Some(&old), now());
     running.table.replace(services);
-    running.acceptor.change(removed, handles, config.limits.connections).await;
+    running.acceptor.change(removed, added, Some(config.limits.connections)).await;
     running.listeners = listeners;
 
     if let Some(discovery) = discovery {

@@ -25,6 +25,9 @@ use crate::{
 /// How often a worker looks for what has been idle for too long.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// How long an idle connection may still bring a request after a stop has begun: it may be on its way.
+const LAST_REQUEST: Duration = Duration::from_millis(250);
+
 /// How long answers that say "stopped" may take to be written.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -95,7 +98,10 @@ async fn work(settings: WorkerSettings, accepted: mpsc::Receiver<Accepted>, mut 
     let quiet = async {
         // The acceptor is gone by now: what it had handed over is still taken in.
         let _ = (&mut serving).await;
-        worker.quiet().await;
+        if tokio::time::timeout(LAST_REQUEST, worker.quiet()).await.is_err() {
+            worker.close_idle();
+            worker.quiet().await;
+        }
     };
     tokio::select! {
         () = quiet => {}

@@ -250,10 +250,9 @@ pub(super) fn default(path: &str) -> &'static str {
 
 /// The policy keys that hold one value each and are alive, in the order in which `explain` shows them.
 pub(super) fn leaves() -> impl Iterator<Item = &'static Key> {
-    let whole = POLICIES.iter().filter(|key| matches!(key.path, "balance" | "bulkhead"));
-    let (bulkhead, balance): (Vec<_>, Vec<_>) = whole.partition(|key| key.path == "bulkhead");
+    let whole = |path| POLICIES.iter().filter(move |key| key.path == path);
     let alive = |table: &'static [Key]| table.iter().filter(|key| key.later.is_none());
-    alive(TIMEOUT).chain(bulkhead).chain(alive(BULKHEAD)).chain(alive(BREAKER)).chain(balance)
+    alive(TIMEOUT).chain(whole("bulkhead")).chain(alive(BULKHEAD)).chain(alive(BREAKER)).chain(whole("balance"))
 }
 
 /// Where a key of this name may stand, to complete "it belongs ..."; `None` when nowhere.

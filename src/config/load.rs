@@ -89,7 +89,53 @@ fn default_admin(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     match (user, env("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())) {
         (Some(0), _) => PathBuf::from("/run/outrigger/admin.sock"),
         (_, Some(dir)) => Path::new(&dir).join("outrigger.sock"),
-        (Some(user), None) => std::env::temp_dir().join(format!("outrigger-{user}.sock")),
-        (None, None) => std::env::temp_dir().join("outrigger.sock"),
+        (Some(user), None) => PathBuf::from(format!("/tmp/outrigger-{user}.sock")),
+        (None, None) => PathBuf::from("/tmp/outrigger.sock"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_a_problem_without_a_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let latin = dir.path().join("latin.yaml");
+        std::fs::write(&latin, b"services: { caf\xe9: {} }").unwrap();
+        let huge = dir.path().join("huge.yaml");
+        File::create(&huge).unwrap().set_len(LARGEST + 1).unwrap();
+        for path in [dir.path().join("none.yaml"), dir.path().to_owned(), latin, huge] {
+            let problems = Config::load(&path).unwrap_err();
+            let [problem] = problems.as_slice() else { panic!("{problems}") };
+            assert_eq!((problem.severity, problem.line, &problem.snippet), (Severity::Error, 0, &None));
+            let said = problem.to_string();
+            assert!(said.contains("cannot be read") && said.contains(&*path.to_string_lossy()), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_loaded_with_its_warnings() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("outrigger.yaml");
+        std::fs::write(&path, "services: { a: { static: [10.0.0.1:80, 10.0.0.1:80] } }").unwrap();
+        let loaded = Config::load(&path).unwrap();
+        assert_eq!(loaded.config.services.len(), 1);
+        assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+        assert_eq!(find(Some(&path)), path);
+    }
+
+    #[test]
+    fn the_admin_socket_is_where_this_user_can_write() {
+        let run = |name: &str| (name == "XDG_RUNTIME_DIR").then(|| "/run/user/7".to_owned());
+        let (with, without) = (default_admin(&run), default_admin(&|_| None));
+        if with == Path::new("/run/outrigger/admin.sock") {
+            assert_eq!(with, without, "root's place does not depend on the environment");
+        } else {
+            assert_eq!(with, Path::new("/run/user/7/outrigger.sock"));
+            assert!(without.starts_with("/tmp") && without != with);
+        }
+        let named = Config::parse("t.yaml", "listen: { admin: here.sock }", &run).unwrap().config;
+        assert_eq!(named.listen.admin, Path::new("here.sock"));
     }
 }

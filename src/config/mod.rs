@@ -11,15 +11,18 @@
 //! |---|---|
 //! | YAML → a tree with places, `${VARIABLES}` filled in | `raw`, `env` |
 //! | the tree held against the tables of keys | `keys`, `shape`, `scalar`, `units` |
-//! | the tree → [`Config`] | `resolve`, `service` |
+//! | the tree → [`Config`] | `resolve`, `service`, `layers` |
 //! | values held against each other | `cross` |
 //! | the way back: JSON Schema, effective values, changes | `schema`, `describe`, `diff` |
 
 mod cross;
 mod describe;
 mod diff;
+#[cfg(test)]
+mod drift;
 mod env;
 mod keys;
+mod layers;
 mod load;
 mod problem;
 mod raw;

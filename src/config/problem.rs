@@ -105,7 +105,7 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// So many are printed; a file that breaks more rules than this is not read to the end anyway.
+    /// So many are printed, and have a snippet.
     const PRINTED: usize = 200;
 
     /// All of them, at least one.
@@ -144,12 +144,13 @@ impl std::error::Error for Problems {}
 pub(super) struct Report<'a> {
     file: Arc<str>,
     lines: Vec<&'a str>,
-    problems: Vec<Problem>,
+    found: Vec<(Place, Problem)>,
+    errors: usize,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(file: &str, text: &'a str) -> Self {
-        Self { file: file.into(), lines: text.lines().collect(), problems: Vec::new() }
+        Self { file: file.into(), lines: text.lines().collect(), found: Vec::new(), errors: 0 }
     }
 
     pub(super) fn error(&mut self, place: Place, path: &str, message: impl Into<String>, hint: Option<String>) {
@@ -162,30 +163,31 @@ impl<'a> Report<'a> {
 
     /// How many errors there are so far.
     pub(super) fn errors(&self) -> usize {
-        self.problems.iter().filter(|problem| problem.severity == Severity::Error).count()
+        self.errors
     }
 
     /// What was found, by line: warnings alone, or everything once there is an error.
     pub(super) fn finish(mut self) -> Result<Vec<Problem>, Problems> {
-        self.problems.sort_by_key(|problem| (problem.line, problem.column));
+        self.found.sort_by_key(|(place, problem)| (place.line, place.column, problem.severity));
         // `defaults` is merged into every service, so that what is wrong with it is found once a service.
-        let same = |a: &mut Problem, b: &mut Problem| (a.line, a.column, &a.message) == (b.line, b.column, &b.message);
-        self.problems.dedup_by(|a, b| same(a, b));
-        if self.errors() > 0 { Err(Problems(self.problems)) } else { Ok(self.problems) }
+        self.found.dedup_by(|(at, a), (before, b)| at == before && a.message == b.message);
+        // Nobody reads the snippets of thousands, and cutting them out of one huge line takes long.
+        for (place, problem) in self.found.iter_mut().take(Problems::PRINTED) {
+            let line = self.lines.get((place.line as usize).wrapping_sub(1));
+            problem.snippet = line.map(|line| Snippet::of(line, *place));
+        }
+        let problems = self.found.into_iter().map(|(_, problem)| problem).collect();
+        if self.errors > 0 { Err(Problems(problems)) } else { Ok(problems) }
     }
 
     fn add(&mut self, severity: Severity, place: Place, path: &str, message: String, hint: Option<String>) {
-        let line = self.lines.get((place.line as usize).wrapping_sub(1));
-        self.problems.push(Problem {
-            severity,
-            file: self.file.clone(),
-            line: place.line,
-            column: place.column,
-            path: path.to_owned(),
-            message,
-            hint,
-            snippet: line.map(|line| Snippet::of(line, place)),
-        });
+        // A value of any length may be quoted in either.
+        let cut =
+            |text: String| if text.len() > 1000 { text.chars().take(300).chain("...".chars()).collect() } else { text };
+        self.errors += usize::from(severity == Severity::Error);
+        let (file, line, column, path) = (self.file.clone(), place.line, place.column, cut(path.to_owned()));
+        let (message, hint) = (cut(message), hint.map(cut));
+        self.found.push((place, Problem { severity, file, line, column, path, message, hint, snippet: None }));
     }
 }
 
@@ -240,7 +242,7 @@ mod tests {
     fn a_long_line_is_cut_round_the_place() {
         let line = "x".repeat(5000);
         let snippet = Snippet::of(&line, Place { line: 1, column: 3000, width: 9000 });
-        assert_eq!((snippet.text.len(), snippet.before, snippet.width), (100, 39, 61));
+        assert_eq!((snippet.text.len(), snippet.before, snippet.width), (100, 40, 60));
         let beyond = Snippet::of("ab", Place { line: 1, column: 40, width: 1 });
         assert_eq!((beyond.before, beyond.width), (2, 1));
     }

@@ -105,9 +105,10 @@ pub(super) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>, report: &m
         return Some(empty());
     }
     let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_depth: 32, max_nodes: 1_000_000, max_events: 4_000_000 },
+        budget: serde_saphyr::budget! { max_depth: 24, max_nodes: 1_000_000, max_events: 4_000_000 },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 50_000, max_replay_stack_depth: 16 },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::PassThrough,
         with_snippet: false,
     };
     match serde_saphyr::from_str_with_options::<Spanned<Written>>(text, options) {
@@ -135,7 +136,9 @@ fn syntax_error(text: &str, error: &serde_saphyr::Error, report: &mut Report<'_>
     let message = message.lines().next().unwrap_or("it cannot be read");
     // What follows is a place, which the problem has, or advice to who calls the parser.
     let message = [" at line ", "; use "].iter().fold(message, |text, end| text.split(end).next().unwrap_or(text));
-    report.error(place, "", format!("not valid YAML: {}", message.trim_start_matches("error: ")), hint);
+    // The parser may quote a scalar of any length.
+    let message: String = message.trim_start_matches("error: ").chars().take(200).collect();
+    report.error(place, "", format!("not valid YAML: {message}"), hint);
 }
 
 fn place(location: &Location) -> Place {

@@ -31,7 +31,7 @@ fn of(shape: &Shape) -> Value {
     let only_a_map = forms.is_empty();
     match shape.map {
         Map::None => {}
-        Map::Json => forms.push(json!(true)),
+        Map::Json => forms.push(json!({})),
         Map::Keys(tables) => forms.push(object(tables, only_a_map)),
         Map::OneOf(tables) => {
             let mut one = object(tables, false);
@@ -60,7 +60,8 @@ fn property(key: &Key) -> Value {
         let later = key.later.map_or("", |_| " Not supported yet.");
         value.insert("description".to_owned(), json!(format!("{}{later}", key.about)));
         if !key.default.is_empty() {
-            value.insert("default".to_owned(), json!(key.default));
+            let default = key.default.parse::<u64>().map_or_else(|_| json!(key.default), |number| json!(number));
+            value.insert("default".to_owned(), default);
         }
     }
     value

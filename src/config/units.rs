@@ -59,16 +59,13 @@ pub(super) fn duration(text: &str) -> Result<Duration, (String, Option<String>)>
 /// `number` times `size`, rounded down, without the detour over floating point.
 fn decimal(number: &str, size: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let mut value = whole.parse::<u64>().ok()?.checked_mul(size)?;
     if fraction.is_empty() || !fraction.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let mut step = size;
-    for digit in fraction.bytes().take(18) {
-        step /= 10;
-        value = value.checked_add(u64::from(digit - b'0').checked_mul(step)?)?;
-    }
-    Some(value)
+    // Eighteen digits are more than a day has nanoseconds, and leave room in the product.
+    let fraction = fraction.get(..18).unwrap_or(fraction);
+    let part = fraction.parse::<u128>().ok()? * u128::from(size) / 10u128.pow(u32::try_from(fraction.len()).ok()?);
+    whole.parse::<u64>().ok()?.checked_mul(size)?.checked_add(u64::try_from(part).ok()?)
 }
 
 /// Writes a time in the longest unit that leaves no fraction.

@@ -1,6 +1,8 @@
-//! Speaking to the network: listening and dialling sockets in `tcp`, DNS lookups in `resolve`. `stamp` tells
+//! Speaking to the network: listening and dialling sockets in `tcp`, what passes over them in `stream`, DNS
+//! lookups in `resolve`. `stamp` tells
 //! whether a file that says something about the network has changed.
 
 pub mod resolve;
 pub mod stamp;
+pub mod stream;
 pub mod tcp;

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep_until};
 
 use super::{
-    attempt::Attempt,
+    attempt::{Attempt, ENDPOINT_GONE},
     call::Call,
     connection::Peer,
     upload::{Progress, Upload},
@@ -58,6 +58,8 @@ pub(super) struct Relayed {
     /// Runs while a half-open breaker waits for this answer.
     probe: Option<Pin<Box<Sleep>>>,
     bytes: u64,
+    /// What broke the body, once it has.
+    broken: Option<hyper::Error>,
 }
 
 #[derive(Debug)]
@@ -96,7 +98,18 @@ impl Answer {
         }
         let probe = rest.attempt.is_probe().then(|| Box::pin(tokio::time::sleep(PROBE_LIMIT)));
         let rest = Some(rest);
-        Self::Relayed(Box::new(Relayed { body, rest, wire, idle, end, pause: None, total: None, probe, bytes: 0 }))
+        Self::Relayed(Box::new(Relayed {
+            body,
+            rest,
+            wire,
+            idle,
+            end,
+            pause: None,
+            total: None,
+            probe,
+            bytes: 0,
+            broken: None,
+        }))
     }
 }
 
@@ -118,14 +131,10 @@ impl Rest {
 
     /// The body has ended before its time.
     fn cut_short(self, bytes: u64, outcome: Outcome, why: &str) {
-        let Self { mut call, mut attempt, .. } = self;
-        let now = call.worker.now();
-        // Being cut off by our own stop says nothing about the service.
-        let attempts = if outcome == Outcome::Failed(Reason::ShuttingDown) { Outcome::Cancelled } else { outcome };
-        if attempt.was_cut_by_us(&call.worker, now, outcome) {
-            attempt.settle(now, Outcome::Cancelled);
-        }
-        attempt.end(now, attempts);
+        let Self { mut call, attempt, .. } = self;
+        // What we cut ourselves says nothing about the service.
+        let by_us = outcome == Outcome::Failed(Reason::ShuttingDown) || attempt.is_cut();
+        attempt.end(call.worker.now(), if by_us { Outcome::Cancelled } else { outcome });
         if let Some(note) = call.note() {
             note.bytes_out = bytes;
             note.details = Some(why.to_owned());
@@ -136,16 +145,24 @@ impl Rest {
 
 impl Relayed {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
-        let Some(rest) = &self.rest else { return Poll::Ready(None) };
+        let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
         if rest.call.worker.is_cut_off() {
             return self.cut_short(Reason::ShuttingDown, "the sidecar stopped");
         }
+        if rest.attempt.is_cut() {
+            return self.cut_short(Reason::UpstreamReset, ENDPOINT_GONE);
+        }
+        if let Some(error) = self.broken.take() {
+            return self.break_off(&error);
+        }
+        let frame = rest.connection.poll_frame(&mut self.body, cx);
         self.poll_probe(cx);
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        match frame {
             Poll::Ready(Some(Ok(frame))) => {
                 self.pause = None;
                 self.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
-                if self.body.is_end_stream() {
+                // Nothing follows trailers, and hyper does not ask for it.
+                if self.body.is_end_stream() || frame.is_trailers() {
                     self.complete();
                 } else if let end @ Poll::Ready(_) = self.poll_total(cx) {
                     return end;
@@ -157,8 +174,11 @@ impl Relayed {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                let reason = if error.is_parse() { Reason::BadResponse } else { Reason::UpstreamReset };
-                self.cut_short(reason, &error.to_string())
+                // hyper drops what it has not written yet when a body fails. Let it write first, so that the
+                // app sees an answer that was cut and not none at all, which it might take for leave to retry.
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             Poll::Pending => match self.poll_total(cx) {
                 end @ Poll::Ready(_) => end,
@@ -201,6 +221,12 @@ impl Relayed {
         }
     }
 
+    /// The endpoint broke its body.
+    fn break_off(&mut self, error: &hyper::Error) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        let reason = if error.is_parse() { Reason::BadResponse } else { Reason::UpstreamReset };
+        self.cut_short(reason, &error.to_string())
+    }
+
     fn complete(&mut self) {
         if let Some(rest) = self.rest.take() {
             rest.complete(self.bytes);
@@ -221,7 +247,9 @@ impl Drop for Relayed {
     /// hyper may drop a body that has given its last byte without asking for more; any other body that is
     /// dropped belongs to an app that went away.
     fn drop(&mut self) {
-        if self.body.is_end_stream() {
+        if let Some(error) = self.broken.take() {
+            let _ = self.break_off(&error);
+        } else if self.body.is_end_stream() {
             self.complete();
         } else if let Some(rest) = self.rest.take() {
             rest.cut_short(self.bytes, Outcome::Cancelled, "the app went away");

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, header::UPGRADE};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::sleep_until;
 
@@ -26,7 +26,7 @@ use crate::{
     net::tcp::DialError,
     policy::deadline::Deadline,
     service::{Service, Slot, Trial},
-    upstream::{Connection, ExchangeError},
+    upstream::{Connection, ExchangeError, Target},
 };
 
 /// What an attempt holds while it lasts: its endpoint's slot and the breaker's trial. Its outcome is known
@@ -45,6 +45,7 @@ pub(super) struct Attempted {
     pub(super) attempt: Attempt,
     pub(super) connection: Connection<Upload>,
     pub(super) progress: Option<Rc<Progress>>,
+    /// The endpoint has changed protocols as it was asked to; this is the app's side of it.
     pub(super) upgrade: Option<OnUpgrade>,
 }
 
@@ -67,18 +68,14 @@ impl Attempt {
         }
     }
 
-    /// Whether it broke off because its endpoint is gone and the drain limit was over: our own doing, which says
-    /// nothing about the service.
-    pub(super) fn was_cut_by_us(&self, worker: &Worker, now: Instant, outcome: Outcome) -> bool {
-        let limit = || worker.table.current().traffic().drain;
-        let gone = || self.slot.live().target().retired();
-        outcome == Outcome::Failed(Reason::UpstreamReset)
-            && gone().is_some_and(|since| now.saturating_duration_since(since) >= limit())
-    }
-
     /// Whether a half-open breaker waits for this attempt.
     pub(super) fn is_probe(&self) -> bool {
         self.trial.as_ref().is_some_and(Trial::is_probe)
+    }
+
+    /// Whether it has to end, because its endpoint has been gone for too long.
+    pub(super) fn is_cut(&self) -> bool {
+        self.slot.live().target().is_cut()
     }
 
     /// The attempt is over: breaker and metrics learn its outcome, the slot is free.
@@ -116,19 +113,23 @@ pub(super) async fn run(call: &mut Call, outgoing: Outgoing) -> Result<Attempted
         None => None,
     };
     let slot = pick(&worker, &service, outgoing.hash_key, started)?;
-    let mut attempt = Attempt { service, slot, trial, ended: false };
+    let attempt = Attempt { service, slot, trial, ended: false };
     call.attempts += 1;
     if let Some(note) = call.note() {
         note.endpoint = Some(attempt.endpoint());
     }
     let deadline = call.deadline.of_attempt(started, &attempt.service.config().policy.timeout);
     let progress = outgoing.progress.clone();
-    let failed = match within(&worker, deadline, exchange(&worker, &attempt, outgoing, deadline)).await {
-        Ok(Ok((response, connection, upgrade))) => {
-            let now = worker.now();
+    let target = attempt.slot.live().target();
+    let exchange = exchange(&worker, &attempt, outgoing, deadline);
+    let failed = match within(&worker, Some(target), deadline, exchange).await {
+        Ok(Ok(exchanged)) => {
+            let Exchanged { response, connection, upgrade, sent } = exchanged;
             if Outcome::of_status(response.status()).judgement() == Judgement::Success {
-                // A failure that comes fast must not make its endpoint look like a fast one.
-                attempt.slot.observe(now, now.saturating_duration_since(started));
+                // A failure that comes fast must not make its endpoint look like a fast one, nor a connection
+                // that had to be opened like a slow one.
+                let now = worker.now();
+                attempt.slot.observe(now, now.saturating_duration_since(sent));
             }
             return Ok(Attempted { response, attempt, connection, progress, upgrade });
         }
@@ -138,13 +139,13 @@ pub(super) async fn run(call: &mut Call, outgoing: Outgoing) -> Result<Attempted
             outcome: Outcome::Cancelled,
             failure: Failure::new(Reason::ShuttingDown, "the sidecar stopped before the answer came"),
         },
+        Err(Interrupted::EndpointGone) => {
+            Failed { outcome: Outcome::Cancelled, failure: Failure::new(Reason::UpstreamReset, ENDPOINT_GONE) }
+        }
     };
     let now = worker.now();
     if failed.outcome == Outcome::Failed(Reason::RequestTimeout) {
         attempt.slot.observe(now, now.saturating_duration_since(started));
-    }
-    if attempt.was_cut_by_us(&worker, now, failed.outcome) {
-        attempt.settle(now, Outcome::Cancelled);
     }
     attempt.end(now, failed.outcome);
     Err(failed.failure)
@@ -182,11 +183,16 @@ fn pick(worker: &Worker, service: &Service, key: Option<u64>, now: Instant) -> R
 pub(super) enum Interrupted {
     Deadline,
     CutOff,
+    EndpointGone,
 }
 
-/// Waits for `future`, until `deadline`, or until the worker's calls have to end.
+/// Why a call breaks off whose endpoint discovery no longer names.
+pub(super) const ENDPOINT_GONE: &str = "the endpoint is gone, and the time to finish with it is over";
+
+/// Waits for `future`, until `deadline`, or until the calls of the worker, or to the target, have to end.
 pub(super) async fn within<F: Future>(
     worker: &Worker,
+    target: Option<&Target>,
     deadline: Option<Instant>,
     future: F,
 ) -> Result<F::Output, Interrupted> {
@@ -195,6 +201,9 @@ pub(super) async fn within<F: Future>(
     poll_fn(|cx| {
         if worker.is_cut_off() {
             return Poll::Ready(Err(Interrupted::CutOff));
+        }
+        if target.is_some_and(Target::is_cut) {
+            return Poll::Ready(Err(Interrupted::EndpointGone));
         }
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
@@ -207,7 +216,14 @@ pub(super) async fn within<F: Future>(
     .await
 }
 
-type Exchanged = (Response<Incoming>, Connection<Upload>, Option<OnUpgrade>);
+/// What an exchange brought.
+struct Exchanged {
+    response: Response<Incoming>,
+    connection: Connection<Upload>,
+    upgrade: Option<OnUpgrade>,
+    /// When the request went out.
+    sent: Instant,
+}
 
 /// Sends the request over an idle connection, or a fresh one.
 ///
@@ -226,19 +242,19 @@ async fn exchange(
         headers::set_host(&mut head.headers, &live.endpoint().authority);
     }
     let repeatable = is_idempotent(&head.method) && matches!(upload, Upload::Empty) && upgrade.is_none();
-    let wants_upgrade = upgrade.is_some();
     let mut request = Request::from_parts(head, upload);
     if let Some(key) = expects {
         hyper::ext::on_informational(&mut request, move |interim| {
-            if interim.status() == http::StatusCode::CONTINUE {
+            if interim.status() == StatusCode::CONTINUE {
                 key.open();
             }
         });
     }
-    if let Some(mut connection) = worker.upstreams.idle(live.target(), worker.now()) {
+    let now = worker.now();
+    if let Some(mut connection) = worker.upstreams.idle(live.target(), now) {
         let spare = repeatable.then(|| copy_of(&request));
         match connection.exchange(request).await {
-            Ok(response) => return answered(response, connection, upgrade, wants_upgrade),
+            Ok(response) => return answered(response, connection, upgrade, progress.as_deref(), now),
             Err(error) => {
                 let spare = spare.filter(|_| error.reason == Some(Reason::UpstreamReset));
                 match error.unsent {
@@ -250,11 +266,12 @@ async fn exchange(
         }
     }
     let timeouts = &attempt.service.config().policy.timeout;
-    let connect_by = Deadline::of_connect(deadline, worker.now(), timeouts);
+    let connect_by = Deadline::of_connect(deadline, now, timeouts);
     let mut connection =
         worker.upstreams.connect(live.target(), connect_by).await.map_err(|error| unconnected(attempt, error))?;
+    let sent = worker.now();
     match connection.exchange(request).await {
-        Ok(response) => answered(response, connection, upgrade, wants_upgrade),
+        Ok(response) => answered(response, connection, upgrade, progress.as_deref(), sent),
         Err(error) => Err(broken(error, progress.as_deref())),
     }
 }
@@ -268,19 +285,34 @@ fn copy_of(request: &Request<Upload>) -> Request<Upload> {
     copy
 }
 
-/// An endpoint that changes protocols unasked has lost the thread (RFC 9110 §15.2.2).
+/// What hyper lets through and we do not: an answer to a question that was not asked, or one whose body
+/// would arrive as something else.
 fn answered(
     response: Response<Incoming>,
-    connection: Connection<Upload>,
+    mut connection: Connection<Upload>,
     upgrade: Option<OnUpgrade>,
-    wants_upgrade: bool,
+    progress: Option<&Progress>,
+    sent: Instant,
 ) -> Result<Exchanged, Failed> {
-    if response.status() == http::StatusCode::SWITCHING_PROTOCOLS && !wants_upgrade {
-        let reason = Reason::BadResponse;
-        let failure = Failure::new(reason, "the endpoint changed protocols unasked");
-        return Err(Failed { outcome: Outcome::Failed(reason), failure });
+    let refuse = |detail| {
+        let failure = Failure::new(Reason::BadResponse, detail);
+        Err(Failed { outcome: Outcome::Failed(failure.reason), failure })
+    };
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switches && upgrade.is_none() {
+        return refuse("the endpoint changed protocols unasked");
     }
-    Ok((response, connection, upgrade))
+    if switches && !response.headers().contains_key(UPGRADE) {
+        return refuse("the endpoint changed protocols without saying to which");
+    }
+    if !headers::is_plainly_chunked(response.headers()) {
+        return refuse("the answer has a Transfer-Encoding other than chunked");
+    }
+    if switches || progress.is_some_and(|upload| !upload.has_ended()) {
+        // The upload must go on whether or not the app reads the answer.
+        connection.detach();
+    }
+    Ok(Exchanged { response, connection, upgrade: upgrade.filter(|_| switches), sent })
 }
 
 /// No connection: also a hint that discovery may know better by now.

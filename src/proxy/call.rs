@@ -7,7 +7,12 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header::EXPECT, request::Parts};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, Version,
+    header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, VIA},
+    request::Parts,
+};
+use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{
@@ -76,7 +81,7 @@ pub(super) struct Outgoing {
 pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Incoming>) -> Response<Answer> {
     let started = worker.now();
     let (mut head, body) = request.into_parts();
-    let conflict = peer.wire.call_begins(!http_body::Body::is_end_stream(&body));
+    let conflict = peer.wire.call_begins(!body.is_end_stream());
     let (routed, note) = {
         let services = worker.table.current();
         let note = services.traffic().access_log.as_ref().map(|log| Box::new(Note::of(log, &head, peer)));
@@ -88,13 +93,13 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
         Err(failure) => return refuse_unattributed(worker, peer, &head, started, note, &failure),
     };
 
-    let method = head.method.clone();
+    let (method, version) = (head.method.clone(), head.version);
     let deadline = Deadline::starting(started, &service.config().policy.timeout);
     let mut call =
         Call { service, deadline, attempts: 0, worker: worker.clone(), started, permit: None, note, ended: false };
     let outgoing = prepare(&mut call, peer, head, body, host_names_service);
     match journey(&mut call, outgoing).await {
-        Ok(attempted) => relay(call, attempted, peer),
+        Ok(attempted) => relay(call, attempted, peer, version),
         // A fallback, once there are any, is tried here.
         Err(failure) => {
             peer.wire.answer_ended();
@@ -112,9 +117,7 @@ fn admissible(worker: &Worker, head: &Parts, framing_conflict: bool) -> Result<(
     if framing_conflict {
         return refuse(Reason::BadRequest, "the request has both Transfer-Encoding and Content-Length");
     }
-    if let Some(coding) = head.headers.get(http::header::TRANSFER_ENCODING)
-        && !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
-    {
+    if !headers::is_plainly_chunked(&head.headers) {
         return refuse(Reason::BadRequest, "the request has a Transfer-Encoding other than chunked");
     }
     if headers::has_been_here(&head.headers, &worker.pseudonym) {
@@ -153,18 +156,22 @@ fn prepare(call: &mut Call, peer: &Peer, mut head: Parts, body: Incoming, host_n
         _ => None,
     };
     let hop = headers::strip_hop(&mut head.headers);
-    head.headers.append(http::header::VIA, call.worker.via.clone());
-    head.version = http::Version::HTTP_11;
+    head.headers.append(VIA, call.worker.via.clone());
+    head.version = Version::HTTP_11;
     let upgrade = hop.upgrade.and_then(|protocol| {
         headers::ask_upgrade(&mut head.headers, protocol);
         head.extensions.remove::<OnUpgrade>()
     });
     head.extensions.clear();
-    let (upload, progress, expects) = if http_body::Body::is_end_stream(&body) {
+    let (upload, progress, expects) = if body.is_end_stream() {
         (Upload::Empty, None, None)
     } else {
         let expects = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let (gate, key) = expects.then(Gate::closed).unzip();
+        if !head.headers.contains_key(CONTENT_LENGTH) {
+            // Said outright: without it hyper takes a GET's body of unknown length for none.
+            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let (upload, progress) = Upload::streaming(body, peer.wire.clone(), policy.timeout.idle, gate);
         (upload, Some(progress), key)
     };
@@ -177,7 +184,7 @@ fn prepare(call: &mut Call, peer: &Peer, mut head: Parts, body: Incoming, host_n
 /// The policies, in their order. Whatever is refused or fails on the way leaves as a [`Failure`].
 async fn journey(call: &mut Call, outgoing: Outgoing) -> Result<Attempted, Failure> {
     if let Some(bulkhead) = call.service.bulkhead() {
-        match attempt::within(&call.worker, None, bulkhead.admit(call.deadline.head())).await {
+        match attempt::within(&call.worker, None, None, bulkhead.admit(call.deadline.head())).await {
             Ok(Ok(permit)) => call.permit = Some(permit),
             // Waiting is part of the call's time, and here it was all of it: the check below says so.
             Ok(Err(_)) if call.deadline.is_over(call.worker.now()) => {}
@@ -199,10 +206,12 @@ async fn journey(call: &mut Call, outgoing: Outgoing) -> Result<Attempted, Failu
 }
 
 /// Hands the answer's head to the app, and the rest of the call to the answer's body.
-fn relay(mut call: Call, mut attempted: Attempted, peer: &Peer) -> Response<Answer> {
+fn relay(mut call: Call, mut attempted: Attempted, peer: &Peer, version: Version) -> Response<Answer> {
     let (mut head, body) = attempted.response.into_parts();
     let hop = headers::strip_hop(&mut head.headers);
-    head.version = http::Version::HTTP_11;
+    let close_delimited = version < Version::HTTP_11 && body.size_hint().exact().is_none();
+    // The version tells hyper, too, whether it may promise to keep the connection of an HTTP/1.0 app.
+    head.version = if close_delimited { Version::HTTP_10 } else { Version::HTTP_11 };
     if let Some(note) = &mut call.note {
         note.status = Some(head.status.as_u16());
         note.endpoint = Some(attempted.attempt.endpoint());
@@ -291,7 +300,7 @@ impl Note {
             at: SystemTime::now(),
             method: head.method.clone(),
             path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
-            host: head.headers.get(http::header::HOST).cloned(),
+            host: head.headers.get(HOST).cloned(),
             request_id: head.headers.get("x-request-id").cloned(),
             peer: peer.addr,
             endpoint: None,

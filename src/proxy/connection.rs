@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::Method;
+use http::{HeaderValue, Method, StatusCode, header::CONNECTION};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -108,7 +108,11 @@ pub(super) async fn serve(worker: Rc<Worker>, control: Rc<Control>, stream: TcpS
             let (worker, control, peer) = (worker.clone(), control.clone(), peer.clone());
             async move {
                 control.idle_since.set(None);
-                let answer = call::serve(&worker, &peer, request).await;
+                let mut answer = call::serve(&worker, &peer, request).await;
+                if worker.is_stopping() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    // The app learns in time to use another connection for its next call.
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 control.idle_since.set(Some(worker.now()));
                 Ok::<_, Infallible>(answer)
             }
@@ -133,7 +137,8 @@ pub(super) async fn serve(worker: Rc<Worker>, control: Rc<Control>, stream: TcpS
     };
     drop(control);
     if let Some(stream) = state.take_stream() {
-        close(&worker, stream, &state, ended.err()).await;
+        // Boxed, as its buffer would otherwise be carried along by every connection.
+        Box::pin(close(&worker, stream, &state, ended.err())).await;
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! On a service's own port there is nothing to ask. On the shared port the request's authority tells: the
 //! absolute URI's, as a forward proxy's client writes it, or else the Host header's. RFC 9112 §3.2: with an
-//! absolute URI the Host header counts for nothing; a request without exactly one Host, or with one that
+//! absolute URI the Host header counts for nothing (two of them are wrong even there); a request without exactly one Host, or with one that
 //! cannot be a host, is malformed.
 
 use std::sync::Arc;
@@ -70,11 +70,23 @@ fn unknown(host: &str) -> Failure {
     Failure::new(Reason::UnknownService, format!("no service is named {host:?}"))
 }
 
+fn more_than_one_host() -> Failure {
+    Failure::new(Reason::BadRequest, "the request has more than one Host header")
+}
+
 /// Turns an absolute URI into what an origin server expects: its authority as Host, the rest as the target.
 fn take_authority(parts: &mut Parts) -> Result<(), Failure> {
     let uri = std::mem::take(&mut parts.uri).into_parts();
-    if uri.scheme.as_ref().is_some_and(|scheme| *scheme != http::uri::Scheme::HTTP) {
-        return Err(Failure::new(Reason::BadRequest, "only http:// can be proxied: call services by plain HTTP"));
+    match uri.scheme {
+        Some(scheme) if scheme == http::uri::Scheme::HTTP => {}
+        Some(_) => {
+            return Err(Failure::new(Reason::BadRequest, "only http:// can be proxied: call services by plain HTTP"));
+        }
+        // A bare authority is CONNECT's form (RFC 9112 §3.2.3).
+        None => return Err(Failure::new(Reason::BadRequest, "the request's target is neither a path nor a URI")),
+    }
+    if parts.headers.get_all(HOST).iter().nth(1).is_some() {
+        return Err(more_than_one_host());
     }
     let authority = uri.authority.as_ref().map_or("", Authority::as_str);
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
@@ -90,9 +102,7 @@ fn host(headers: &HeaderMap, version: Version) -> Result<Option<&str>, Failure> 
         (Some(host), None) => host,
         (None, _) if version < Version::HTTP_11 => return Ok(None),
         (None, _) => return Err(Failure::new(Reason::BadRequest, "the request has no Host header")),
-        (Some(_), Some(_)) => {
-            return Err(Failure::new(Reason::BadRequest, "the request has more than one Host header"));
-        }
+        (Some(_), Some(_)) => return Err(more_than_one_host()),
     };
     without_port(host).map(Some).ok_or_else(|| Failure::new(Reason::BadRequest, "the Host header is not a host"))
 }

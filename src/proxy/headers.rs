@@ -95,6 +95,13 @@ pub(super) fn ask_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(UPGRADE, protocol);
 }
 
+/// Whether a message's only transfer coding, if it has any, is `chunked`: hyper takes that one off, any other
+/// would have to be passed on, and we remove the header that says so.
+pub(super) fn is_plainly_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
+}
+
 /// Our `Via` entry (RFC 9110 §7.6.3): the protocol that we received, and a name that no other process has.
 pub(super) fn via(pseudonym: &str) -> HeaderValue {
     HeaderValue::from_str(&format!("1.1 {pseudonym}")).expect("a pseudonym is made of letters, digits and dashes")

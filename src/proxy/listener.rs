@@ -79,6 +79,19 @@ pub struct Intakes {
     pub gauge: IntGauge,
 }
 
+impl Intakes {
+    /// Hands a connection to the worker with the fewest; false when there are no workers any more.
+    async fn hand(&self, stream: TcpStream, entry: &Entry, permit: OwnedSemaphorePermit) -> bool {
+        let Some(worker) = self.workers.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed)) else {
+            return false;
+        };
+        worker.open.fetch_add(1, Ordering::Relaxed);
+        self.gauge.inc();
+        let guard = OpenConnection { of_worker: worker.open.clone(), gauge: self.gauge.clone(), _permit: permit };
+        worker.queue.send(Accepted { stream, entry: entry.clone(), guard }).await.is_ok()
+    }
+}
+
 /// Accepts connections from one listener until it is dropped.
 ///
 /// # Errors
@@ -89,14 +102,19 @@ pub async fn accept(listener: std::net::TcpListener, entry: Entry, intakes: Inta
         // In this order: a listener that waits for its next caller must not keep a place from the others.
         let stream = next(&listener).await;
         let Ok(permit) = intakes.limit.clone().acquire_owned().await else { return Ok(()) };
-        let Some(worker) = intakes.workers.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed)) else {
+        if !intakes.hand(stream, &entry, permit).await {
             return Ok(());
-        };
-        worker.open.fetch_add(1, Ordering::Relaxed);
-        intakes.gauge.inc();
-        let guard = OpenConnection { of_worker: worker.open.clone(), gauge: intakes.gauge.clone(), _permit: permit };
-        if worker.queue.send(Accepted { stream, entry: entry.clone(), guard }).await.is_err() {
-            return Ok(());
+        }
+    }
+}
+
+/// Takes in what has connected already, from a listener that is about to be closed: the kernel resets
+/// whatever still waits in its queue then.
+pub async fn last_call(listener: &std::net::TcpListener, entry: &Entry, intakes: &Intakes) {
+    while let Ok(permit) = intakes.limit.clone().try_acquire_owned() {
+        let Ok((stream, _)) = listener.accept() else { return };
+        if tcp::prepare_accepted(&stream).is_ok() && !intakes.hand(stream, entry, permit).await {
+            return;
         }
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn spawn(call: Call, mut attempt: Attempt, downstream: OnUpgrade, ups
             }
         };
         let outcome = match tokio::try_join!(async { downstream.await.map_err(drop) }, upstream) {
-            Ok((downstream, upstream)) => tunnel(&call.worker, downstream, upstream, limit).await,
+            Ok((downstream, upstream)) => tunnel(&call.worker, &attempt, downstream, upstream, limit).await,
             Err(()) => Outcome::Cancelled,
         };
         attempt.end(call.worker.now(), Outcome::Ok);
@@ -40,7 +40,13 @@ pub(super) fn spawn(call: Call, mut attempt: Attempt, downstream: OnUpgrade, ups
     });
 }
 
-async fn tunnel(worker: &Rc<Worker>, downstream: Upgraded, upstream: Upgraded, limit: Option<Duration>) -> Outcome {
+async fn tunnel(
+    worker: &Rc<Worker>,
+    attempt: &Attempt,
+    downstream: Upgraded,
+    upstream: Upgraded,
+    limit: Option<Duration>,
+) -> Outcome {
     let (from_app, to_app) = tokio::io::split(TokioIo::new(downstream));
     let (from_endpoint, to_endpoint) = tokio::io::split(TokioIo::new(upstream));
     let last = Rc::new(Cell::new(Instant::now()));
@@ -52,6 +58,9 @@ async fn tunnel(worker: &Rc<Worker>, downstream: Upgraded, upstream: Upgraded, l
         control.listen(cx);
         if worker.is_cut_off() {
             return Poll::Ready(Outcome::Failed(Reason::ShuttingDown));
+        }
+        if attempt.is_cut() {
+            return Poll::Ready(Outcome::Failed(Reason::UpstreamReset));
         }
         if let Poll::Ready(ended) = both.as_mut().poll(cx) {
             return Poll::Ready(if ended.is_ok() { Outcome::Ok } else { Outcome::Cancelled });

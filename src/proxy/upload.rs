@@ -118,7 +118,8 @@ impl Streaming {
                 if let Some(data) = frame.data_ref() {
                     self.progress.bytes.set(self.progress.bytes.get() + data.len() as u64);
                 }
-                if self.body.is_end_stream() {
+                // Nothing follows trailers, and hyper does not ask for it.
+                if self.body.is_end_stream() || frame.is_trailers() {
                     self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))

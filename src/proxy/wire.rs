@@ -33,6 +33,7 @@ use tokio::{
 };
 
 use super::head_scan::HeadScan;
+use crate::net::stream::Stream;
 
 /// What the call on a connection and its [`Wire`] tell each other. Both run on one thread; atomics because
 /// hyper wants its streams to be `Send`.
@@ -119,7 +120,7 @@ impl WireState {
 
 /// A stream that watches what passes.
 pub(super) struct Wire {
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
     state: Arc<WireState>,
     scan: HeadScan,
     header_timeout: Duration,
@@ -136,7 +137,7 @@ impl Wire {
         stall_limit: Duration,
     ) -> Self {
         Self {
-            stream: Some(stream),
+            stream: Some(Stream(stream)),
             state,
             scan: HeadScan::default(),
             header_timeout,
@@ -146,7 +147,7 @@ impl Wire {
         }
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+    fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
@@ -271,7 +272,7 @@ impl Drop for Wire {
     fn drop(&mut self) {
         let state = &self.state;
         if state.kept_back() || state.head_timed_out() || state.upload_pending() {
-            *state.returned.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take();
+            *state.returned.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take().map(|stream| stream.0);
         }
     }
 }

@@ -51,6 +51,7 @@ pub struct Worker {
     connections: RefCell<HashMap<u64, Weak<Control>>>,
     next_connection: Cell<u64>,
     stopping: Cell<bool>,
+    closing: Cell<bool>,
     cut_off: Cell<bool>,
     left: Notify,
 }
@@ -69,6 +70,7 @@ impl Worker {
             connections: RefCell::default(),
             next_connection: Cell::new(0),
             stopping: Cell::new(false),
+            closing: Cell::new(false),
             cut_off: Cell::new(false),
             left: Notify::new(),
         })
@@ -77,7 +79,9 @@ impl Worker {
     /// What has to be done once a second: close what is idle for too long or leads nowhere any more.
     pub fn sweep(&self) {
         let now = now();
-        self.upstreams.sweep(now, self.table.current().traffic().drain);
+        if self.upstreams.sweep(now, self.table.current().traffic().drain) {
+            self.each_connection(Control::wake);
+        }
         self.each_connection(|control| {
             if control.idle_since().is_some_and(|since| now.saturating_duration_since(since) >= IDLE_LIMIT) {
                 control.finish();
@@ -85,10 +89,15 @@ impl Worker {
         });
     }
 
-    /// Begins to stop: idle connections are closed, the others when their call has ended.
+    /// Begins to stop: each answer from now on says that it is its connection's last.
     pub fn stop(&self) {
         self.stopping.set(true);
         self.upstreams.close_idle();
+    }
+
+    /// Goes on to stop: idle connections are closed, the others when their call has ended.
+    pub fn close_idle(&self) {
+        self.closing.set(true);
         self.each_connection(Control::finish);
     }
 
@@ -105,6 +114,11 @@ impl Worker {
         }
     }
 
+    /// Whether a stop has begun.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
     /// Whether calls have to end now.
     pub(super) fn is_cut_off(&self) -> bool {
         self.cut_off.get()
@@ -116,7 +130,7 @@ impl Worker {
         self.next_connection.set(id + 1);
         let control = Rc::new(Control::new(self.clone(), id, now()));
         self.connections.borrow_mut().insert(id, Rc::downgrade(&control));
-        if self.stopping.get() {
+        if self.closing.get() {
             control.finish();
         }
         control

@@ -1,17 +1,24 @@
 //! One connection to one endpoint, and one exchange over it.
+//!
+//! hyper splits a connection in two: a handle that sends requests, and a driver that has to be polled for
+//! anything to happen. Usually each driver gets a task of its own, and every call then goes back and forth
+//! between two tasks through channels and wakers. Here whoever uses a [`Connection`] drives it, in the task
+//! that serves the app: a call costs two polls instead of five. Where the two sides of an exchange must go
+//! on independently (an upload that outlasts the head of its answer, a change of protocols) the driver does
+//! get its task, by [`Connection::detach`].
 
 use std::{
-    future::poll_fn,
-    rc::{Rc, Weak},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    cell::Cell,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
+use http::{Request, Response, Version};
+use http_body::{Body, Frame};
 use hyper::{
     body::Incoming,
     client::conn::http1::{Builder, SendRequest},
@@ -19,15 +26,56 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::{Target, Upstreams};
-use crate::{model::Reason, net::tcp::DialError};
+use super::Target;
+use crate::{
+    model::Reason,
+    net::{stream::Stream, tcp::DialError},
+};
 
 /// A connection that is nobody's but the holder's. Dropping it closes it.
-#[derive(Debug)]
-pub struct Connection<B> {
+pub struct Connection<B>
+where
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     sender: SendRequest<B>,
+    driver: Driver,
     target: Arc<Target>,
     reused: bool,
+    /// The endpoint speaks HTTP/1.0. hyper would answer in kind from now on, and a body of unknown length
+    /// would be lost: such a connection carries one exchange.
+    outdated: bool,
+}
+
+/// Who polls the other half.
+enum Driver {
+    /// Whoever uses the connection. Boxed for the want of a name for its type.
+    User(Pin<Box<dyn Future<Output = hyper::Result<()>>>>, Open),
+    /// A task of its own.
+    Task,
+    /// Nobody any more: the connection is over.
+    Ended,
+}
+
+/// Counts a connection as open for as long as its socket is.
+pub(super) struct Open {
+    target: Arc<Target>,
+    of_worker: Rc<Cell<usize>>,
+}
+
+impl Open {
+    pub(super) fn new(target: Arc<Target>, of_worker: Rc<Cell<usize>>) -> Self {
+        target.connections.inc();
+        of_worker.set(of_worker.get() + 1);
+        Self { target, of_worker }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.target.connections.dec();
+        self.of_worker.set(self.of_worker.get() - 1);
+    }
 }
 
 /// Why an exchange brought no answer, with the facts that decide whether it may be repeated.
@@ -47,26 +95,15 @@ where
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// Speaks HTTP/1.1 over a fresh stream. The connection is driven by a task of its own on this thread.
-    pub(super) async fn open(
-        stream: TcpStream,
-        upstreams: &Rc<Upstreams<B>>,
-        target: &Arc<Target>,
-    ) -> Result<Self, DialError> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let (sender, driver) = Builder::new()
-            .handshake(TokioIo::new(stream))
+    /// Speaks HTTP/1.1 over a fresh stream.
+    pub(super) async fn open(stream: TcpStream, open: Open) -> Result<Self, DialError> {
+        let target = open.target.clone();
+        let (sender, half) = Builder::new()
+            .handshake(TokioIo::new(Stream(stream)))
             .await
             .map_err(|error| DialError::Refused(std::io::Error::other(error)))?;
-        let open = Open { id, target: target.clone(), upstreams: Rc::downgrade(upstreams) };
-        let task = tokio::task::spawn_local(async move {
-            let _open = open;
-            // How it ended is told to whoever waits for an answer; an idle connection's end concerns nobody.
-            let _ = driver.with_upgrades().await;
-        });
-        upstreams.opened(id, target, task.abort_handle());
-        Ok(Self { sender, target: target.clone(), reused: false })
+        let driver = Driver::User(Box::pin(half.with_upgrades()), open);
+        Ok(Self { sender, driver, target, reused: false, outdated: false })
     }
 
     /// Sends one request and waits for the head of its answer. The body of the answer keeps the connection
@@ -75,16 +112,25 @@ where
     /// # Errors
     /// [`ExchangeError`]; the connection is of no more use then.
     pub async fn exchange(&mut self, request: Request<B>) -> Result<Response<Incoming>, ExchangeError<B>> {
-        if !self.sender.is_ready()
-            && let Err(error) = poll_fn(|cx| self.sender.poll_ready(cx)).await
-        {
+        let ready = poll_fn(|cx| {
+            self.drive(cx);
+            self.sender.poll_ready(cx)
+        });
+        if let Err(error) = ready.await {
             return Err(ExchangeError {
                 reason: Some(Reason::UpstreamReset),
                 detail: describe(&error),
                 unsent: Some(Box::new(request)),
             });
         }
-        self.sender.try_send_request(request).await.map_err(|mut failed| {
+        let mut answer = pin!(self.sender.try_send_request(request));
+        let answered = poll_fn(|cx| {
+            self.drive(cx);
+            self.listening(cx, |cx| answer.as_mut().poll(cx))
+        })
+        .await;
+        self.outdated = answered.as_ref().is_ok_and(|response| response.version() < Version::HTTP_11);
+        answered.map_err(|mut failed| {
             let unsent = failed.take_message().map(Box::new);
             let error = failed.error();
             let reason = if error.is_parse() {
@@ -97,17 +143,45 @@ where
             ExchangeError { reason, detail: describe(error), unsent }
         })
     }
-}
 
-impl<B> Connection<B> {
-    /// Whether the endpoint has closed it.
-    pub fn is_closed(&self) -> bool {
+    /// The next piece of the body of the answer that came over this connection.
+    pub fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        self.drive(cx);
+        self.listening(cx, |cx| Pin::new(body).poll_frame(cx))
+    }
+
+    /// Lets the connection go on by itself from now on.
+    pub fn detach(&mut self) {
+        match std::mem::replace(&mut self.driver, Driver::Task) {
+            Driver::User(half, open) => {
+                tokio::task::spawn_local(async move {
+                    // How it ends is told to whoever waits for an answer, or for the other protocol.
+                    let _ = half.await;
+                    drop(open);
+                });
+            }
+            other => self.driver = other,
+        }
+    }
+
+    /// Whether the endpoint has closed it, or has broken the silence of an idle connection.
+    pub fn is_closed(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
         self.sender.is_closed()
     }
 
     /// Whether it has carried an exchange before: only then can the endpoint have closed it meanwhile.
     pub fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// Whether it can carry another exchange.
+    pub fn is_reusable(&mut self) -> bool {
+        !self.outdated && self.target.retired().is_none() && !self.is_closed()
     }
 
     /// What it leads to.
@@ -118,29 +192,33 @@ impl<B> Connection<B> {
     pub(super) fn mark_reused(&mut self) {
         self.reused = true;
     }
-}
 
-/// Keeps the count of open connections right, however the driving task ends.
-struct Open<B>
-where
-    B: Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    id: u64,
-    target: Arc<Target>,
-    upstreams: Weak<Upstreams<B>>,
-}
-
-impl<B> Drop for Open<B>
-where
-    B: Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn drop(&mut self) {
-        match self.upstreams.upgrade() {
-            Some(upstreams) => upstreams.closed(self.id, &self.target),
-            None => self.target.connections.dec(),
+    /// Lets reads and writes happen, if that is our business.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Driver::User(half, _) = &mut self.driver
+            && half.as_mut().poll(cx).is_ready()
+        {
+            self.driver = Driver::Ended;
         }
+    }
+
+    /// Polls the receiving end of what the driver sends. Where we drive, whatever can arrive has arrived just
+    /// before, and the sockets will wake us for more: a second waker would only wake us for what we know.
+    fn listening<T>(&self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> T) -> T {
+        match self.driver {
+            Driver::Task => poll(cx),
+            Driver::User(..) | Driver::Ended => poll(&mut Context::from_waker(Waker::noop())),
+        }
+    }
+}
+
+impl<B> std::fmt::Debug for Connection<B>
+where
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("target", &self.target).finish_non_exhaustive()
     }
 }
 

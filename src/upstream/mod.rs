@@ -17,13 +17,13 @@ mod connection;
 mod pool;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     net::SocketAddr,
     rc::Rc,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -31,10 +31,10 @@ use std::{
 use bytes::Bytes;
 use http_body::Body;
 use prometheus::IntGauge;
-use tokio::task::AbortHandle;
 
 use crate::net::tcp::{self, DialError};
 
+use connection::Open;
 pub use connection::{Connection, ExchangeError};
 use pool::Pool;
 
@@ -53,6 +53,7 @@ pub struct Target {
     id: u64,
     addr: SocketAddr,
     retired: OnceLock<Instant>,
+    cut: AtomicBool,
     connections: IntGauge,
 }
 
@@ -60,7 +61,13 @@ impl Target {
     /// A target at this address; `connections` counts the open ones.
     pub fn new(addr: SocketAddr, connections: IntGauge) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), addr, retired: OnceLock::new(), connections }
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            addr,
+            retired: OnceLock::new(),
+            cut: AtomicBool::new(false),
+            connections,
+        }
     }
 
     /// Where it is.
@@ -73,6 +80,11 @@ impl Target {
         let _ = self.retired.set(now);
     }
 
+    /// Whether exchanges with it must end now: it has been gone for longer than they were given.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
+    }
+
     /// Since when it is gone.
     pub fn retired(&self) -> Option<Instant> {
         self.retired.get().copied()
@@ -81,17 +93,25 @@ impl Target {
 
 /// One worker's connections to all endpoints. `B` is the body of requests.
 #[derive(Debug)]
-pub struct Upstreams<B> {
+pub struct Upstreams<B>
+where
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     links: RefCell<HashMap<u64, Link<B>, foldhash::fast::RandomState>>,
 }
 
 /// One worker's connections to one endpoint.
 #[derive(Debug)]
-struct Link<B> {
+struct Link<B>
+where
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     target: Arc<Target>,
     idle: Pool<Connection<B>>,
-    /// Every open connection, idle or in use, so that those of a removed endpoint can be cut.
-    open: HashMap<u64, AbortHandle>,
+    /// How many are open, idle or in use.
+    open: Rc<Cell<usize>>,
 }
 
 impl<B> Upstreams<B>
@@ -121,59 +141,52 @@ where
         deadline: Option<Instant>,
     ) -> Result<Connection<B>, DialError> {
         let stream = tcp::dial(target.addr, deadline).await?;
-        let connection = Connection::open(stream, self, target).await?;
-        Ok(connection)
+        let open = {
+            let mut links = self.links.borrow_mut();
+            let link = links.entry(target.id).or_insert_with(|| Link {
+                target: target.clone(),
+                idle: Pool::default(),
+                open: Rc::default(),
+            });
+            Open::new(target.clone(), link.open.clone())
+        };
+        Connection::open(stream, open).await
     }
 
     /// Takes back a connection whose exchange has ended well; it may be used again.
     pub fn give_back(&self, mut connection: Connection<B>, now: Instant) {
-        let target = connection.target();
-        if connection.is_closed() || target.retired().is_some() {
+        if !connection.is_reusable() {
             return;
         }
-        if let Some(link) = self.links.borrow_mut().get_mut(&target.id) {
+        if let Some(link) = self.links.borrow_mut().get_mut(&connection.target().id) {
             connection.mark_reused();
             link.idle.put(connection, now, IDLE_MAX);
         }
     }
 
     /// Closes what is idle for too long, and what leads to an endpoint that is gone: at once when idle,
-    /// after `limit` when in use. Cheap; meant to be called every second.
-    pub fn sweep(&self, now: Instant, limit: Duration) {
+    /// after `limit` when in use. Tells whether exchanges under way have to look at [`Target::is_cut`].
+    /// Cheap; meant to be called every second.
+    pub fn sweep(&self, now: Instant, limit: Duration) -> bool {
+        let mut cut = false;
         self.links.borrow_mut().retain(|_, link| {
             match link.target.retired() {
                 Some(since) => {
                     link.idle.clear();
-                    if now.saturating_duration_since(since) >= limit {
-                        link.open.values().for_each(AbortHandle::abort);
+                    if now.saturating_duration_since(since) >= limit && link.open.get() > 0 {
+                        link.target.cut.store(true, Ordering::Relaxed);
+                        cut = true;
                     }
                 }
                 None => link.idle.expire(now, IDLE_LIMIT),
             }
-            !link.open.is_empty()
+            link.open.get() > 0
         });
+        cut
     }
 
     /// Closes every idle connection, for a stop.
     pub fn close_idle(&self) {
         self.links.borrow_mut().values_mut().for_each(|link| link.idle.clear());
-    }
-
-    fn opened(&self, id: u64, target: &Arc<Target>, task: AbortHandle) {
-        target.connections.inc();
-        let mut links = self.links.borrow_mut();
-        let link = links.entry(target.id).or_insert_with(|| Link {
-            target: target.clone(),
-            idle: Pool::default(),
-            open: HashMap::new(),
-        });
-        link.open.insert(id, task);
-    }
-
-    fn closed(&self, id: u64, target: &Target) {
-        target.connections.dec();
-        if let Some(link) = self.links.borrow_mut().get_mut(&target.id) {
-            link.open.remove(&id);
-        }
     }
 }

@@ -11,7 +11,9 @@ mod balancing;
 mod breaker;
 mod bulkhead;
 mod discovery;
+mod entry;
 mod failures;
+mod framing;
 mod lifecycle;
 mod reload;
 #[path = "../discovery/server.rs"]

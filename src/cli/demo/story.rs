@@ -52,7 +52,7 @@ pub(crate) fn totals(elapsed: Duration, statistics: &Statistics) -> String {
     if late + unsent > 0 {
         let _ = writeln!(
             text,
-            "The caller sent {} over 10 ms late and {} not at all: this machine was busy.",
+            "The caller sent {} over 10 ms late, and {} not at all: too many were outstanding, or this machine was busy.",
             counted(late, "call"),
             grouped(unsent)
         );

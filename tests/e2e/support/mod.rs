@@ -2,7 +2,8 @@
 
 mod client;
 mod held;
-mod origin;
+
+pub(crate) mod origin;
 mod process;
 mod sidecar;
 

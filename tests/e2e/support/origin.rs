@@ -12,6 +12,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
     task::JoinHandle,
 };
 
@@ -67,6 +68,23 @@ impl Origin {
             }
         })
         .await
+    }
+
+    /// The same, and hands on every request as it was read.
+    pub(crate) async fn recording(answer: impl Into<String>) -> (Self, mpsc::UnboundedReceiver<String>) {
+        let (requests, received) = mpsc::unbounded_channel();
+        let answer: Arc<str> = answer.into().into();
+        let origin = Self::scripted(move |mut exchange| {
+            let (answer, requests) = (answer.clone(), requests.clone());
+            async move {
+                while let Some(request) = exchange.request().await {
+                    let _ = requests.send(request);
+                    exchange.send(answer.as_bytes()).await;
+                }
+            }
+        })
+        .await;
+        (origin, received)
     }
 
     /// Answers every request with 200 and this body.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use outrigger::{app, config::Config, model::ServiceName, service::view::ServiceView};
 
-use super::{Client, Reply, eventually};
+use super::{Client, Origin, Reply, eventually};
 
 /// A running sidecar; it stops when dropped.
 pub(crate) struct Sidecar {
@@ -21,6 +21,38 @@ impl Sidecar {
         let sidecar = Self::start_unready(yaml);
         eventually("readiness", async || sidecar.observe("/health/ready").await.status == 200).await;
         sidecar
+    }
+
+    /// Starts with one service, `a`, at this origin; `rest` is more of its YAML, as `, key: value`.
+    pub(crate) async fn before(origin: &Origin, rest: &str) -> Self {
+        Self::start(&format!("services: {{a: {{static: ['{}']{rest}}}}}", origin.addr())).await
+    }
+
+    /// Waits until nothing is held for `service`, and its calls have ended so: `ended` lists outcome and number.
+    pub(crate) async fn settles(&self, service: &str, ended: &[(&str, u64)]) {
+        eventually("everything to be given back", async || self.is_quiet(service).await).await;
+        for (outcome, number) in ended {
+            eventually(&format!("{number} calls to count as {outcome}"), async || {
+                self.calls(service, outcome).await == *number
+            })
+            .await;
+        }
+        let total = self
+            .metrics()
+            .await
+            .iter()
+            .filter(|(name, _)| {
+                name.starts_with("outrigger_calls_total{") && name.contains(&format!("service=\"{service}\""))
+            })
+            .map(|(_, value)| *value as u64)
+            .sum::<u64>();
+        assert_eq!(total, ended.iter().map(|(_, number)| number).sum::<u64>(), "no call counts twice");
+    }
+
+    /// Connections that are open on a side.
+    pub(crate) async fn open(&self, service: &str, side: &str) -> u64 {
+        let name = format!("outrigger_connections{{service=\"{service}\",side=\"{side}\"}}");
+        self.metrics().await.get(&name).copied().unwrap_or(0.0) as u64
     }
 
     /// Starts, and does not wait for readiness.
