@@ -26,7 +26,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::Target;
+use super::{Target, bell::Bell};
 use crate::{
     model::Reason,
     net::{stream::Stream, tcp::DialError},
@@ -50,7 +50,7 @@ where
 /// Who polls the other half.
 enum Driver {
     /// Whoever uses the connection. Boxed for the want of a name for its type.
-    User(Pin<Box<dyn Future<Output = hyper::Result<()>>>>, Open),
+    User(Pin<Box<dyn Future<Output = hyper::Result<()>>>>, Bell, Open),
     /// A task of its own.
     Task,
     /// Nobody any more: the connection is over.
@@ -102,7 +102,7 @@ where
             .handshake(TokioIo::new(Stream(stream)))
             .await
             .map_err(|error| DialError::Refused(std::io::Error::other(error)))?;
-        let driver = Driver::User(Box::pin(half.with_upgrades()), open);
+        let driver = Driver::User(Box::pin(half.with_upgrades()), Bell::new(), open);
         Ok(Self { sender, driver, target, reused: false, outdated: false })
     }
 
@@ -113,6 +113,9 @@ where
     /// [`ExchangeError`]; the connection is of no more use then.
     pub async fn exchange(&mut self, request: Request<B>) -> Result<Response<Incoming>, ExchangeError<B>> {
         let ready = poll_fn(|cx| {
+            if self.sender.is_ready() {
+                return Poll::Ready(Ok(()));
+            }
             self.drive(cx);
             self.sender.poll_ready(cx)
         });
@@ -123,10 +126,13 @@ where
                 unsent: Some(Box::new(request)),
             });
         }
-        let mut answer = pin!(self.sender.try_send_request(request));
+        let mut answer = pin!(match &self.driver {
+            Driver::User(_, bell, _) => bell.still(|| self.sender.try_send_request(request)),
+            Driver::Task | Driver::Ended => self.sender.try_send_request(request),
+        });
         let answered = poll_fn(|cx| {
             self.drive(cx);
-            self.listening(cx, |cx| answer.as_mut().poll(cx))
+            self.listen(cx, |cx| answer.as_mut().poll(cx))
         })
         .await;
         self.outdated = answered.as_ref().is_ok_and(|response| response.version() < Version::HTTP_11);
@@ -151,13 +157,13 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         self.drive(cx);
-        self.listening(cx, |cx| Pin::new(body).poll_frame(cx))
+        self.listen(cx, |cx| Pin::new(body).poll_frame(cx))
     }
 
     /// Lets the connection go on by itself from now on.
     pub fn detach(&mut self) {
         match std::mem::replace(&mut self.driver, Driver::Task) {
-            Driver::User(half, open) => {
+            Driver::User(half, _, open) => {
                 tokio::task::spawn_local(async move {
                     // How it ends is told to whoever waits for an answer, or for the other protocol.
                     let _ = half.await;
@@ -170,7 +176,12 @@ where
 
     /// Whether the endpoint has closed it, or has broken the silence of an idle connection.
     pub fn is_closed(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
+        if let Driver::User(half, bell, _) = &mut self.driver {
+            bell.hold();
+            if half.as_mut().poll(&mut Context::from_waker(bell.waker())).is_ready() {
+                self.driver = Driver::Ended;
+            }
+        }
         self.sender.is_closed()
     }
 
@@ -194,20 +205,21 @@ where
     }
 
     /// Lets reads and writes happen, if that is our business.
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Driver::User(half, _) = &mut self.driver
-            && half.as_mut().poll(cx).is_ready()
-        {
-            self.driver = Driver::Ended;
+    fn drive(&mut self, cx: &Context<'_>) {
+        if let Driver::User(half, bell, _) = &mut self.driver {
+            bell.heard_by(cx);
+            if half.as_mut().poll(&mut Context::from_waker(bell.waker())).is_ready() {
+                self.driver = Driver::Ended;
+            }
         }
     }
 
     /// Polls the receiving end of what the driver sends. Where we drive, whatever can arrive has arrived just
-    /// before, and the sockets will wake us for more: a second waker would only wake us for what we know.
-    fn listening<T>(&self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> T) -> T {
-        match self.driver {
-            Driver::Task => poll(cx),
-            Driver::User(..) | Driver::Ended => poll(&mut Context::from_waker(Waker::noop())),
+    /// before, and the sockets ring for more.
+    fn listen<T>(&self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> T) -> T {
+        match &self.driver {
+            Driver::User(_, bell, _) => bell.still(|| poll(&mut Context::from_waker(Waker::noop()))),
+            Driver::Task | Driver::Ended => poll(cx),
         }
     }
 }

@@ -13,6 +13,7 @@
 //! This layer knows no policy: whether a failed exchange may be repeated is told by facts
 //! ([`ExchangeError`]), and decided elsewhere.
 
+mod bell;
 mod connection;
 mod pool;
 
