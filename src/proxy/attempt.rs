@@ -114,6 +114,7 @@ pub(super) async fn run(call: &mut Call, outgoing: Outgoing) -> Result<Attempted
     };
     let slot = pick(&worker, &service, outgoing.hash_key, started)?;
     let attempt = Attempt { service, slot, trial, ended: false };
+    call.attempts += 1;
     if let Some(note) = call.note() {
         note.endpoint = Some(attempt.endpoint());
     }

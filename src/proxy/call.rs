@@ -104,7 +104,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
         Err(failure) => {
             peer.wire.answer_ended();
             let reply = local_reply::reply(&failure, Some(call.service.name().as_str()), &method, false);
-            call.note_reply(reply.status().as_u16(), &failure);
+            call.note_reply(&reply, &failure);
             call.end(Outcome::Failed(failure.reason));
             reply
         }
@@ -142,8 +142,7 @@ fn refuse_unattributed(
     let outcome = Outcome::Failed(failure.reason);
     worker.count_unattributed(outcome);
     if let Some(mut note) = note {
-        note.status = Some(reply.status().as_u16());
-        note.details = Some(failure.detail.to_string());
+        note.reply(&reply, failure);
         note.record(None, outcome, worker.now().saturating_duration_since(started), 0);
     }
     reply
@@ -203,7 +202,6 @@ async fn journey(call: &mut Call, outgoing: Outgoing) -> Result<Attempted, Failu
         return Err(Failure::new(Reason::RequestTimeout, "the time for this call was over before it could be sent"));
     }
     // Retries, once there are any, loop here: each attempt asks the breaker again.
-    call.attempts += 1;
     attempt::run(call, outgoing).await
 }
 
@@ -265,10 +263,9 @@ impl Call {
     }
 
     /// Writes down what a local reply says.
-    pub(super) fn note_reply(&mut self, status: u16, failure: &Failure) {
+    fn note_reply(&mut self, reply: &Response<Answer>, failure: &Failure) {
         if let Some(note) = &mut self.note {
-            note.status = Some(status);
-            note.details = Some(failure.detail.to_string());
+            note.reply(reply, failure);
         }
     }
 
@@ -312,6 +309,12 @@ impl Note {
             upload: None,
             bytes_out: 0,
         }
+    }
+
+    fn reply(&mut self, reply: &Response<Answer>, failure: &Failure) {
+        self.status = Some(reply.status().as_u16());
+        self.details = Some(failure.detail.to_string());
+        self.bytes_out = http_body::Body::size_hint(reply.body()).exact().unwrap_or(0);
     }
 
     fn record(&self, service: Option<&str>, outcome: Outcome, duration: Duration, attempts: u32) {

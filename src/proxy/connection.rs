@@ -9,10 +9,10 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Waker},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderValue, StatusCode, header::CONNECTION};
+use http::{HeaderValue, Method, StatusCode, header::CONNECTION};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -27,7 +27,10 @@ use super::{
     wire::{Wire, WireState},
     worker::Worker,
 };
-use crate::model::{Outcome, Reason};
+use crate::{
+    model::{Outcome, Reason},
+    telemetry::access_log::Record,
+};
 
 /// How long an app may take nothing of what is written to it.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
@@ -147,6 +150,7 @@ const DEFAULT_MAX_HEADERS: usize = 100;
 async fn close(worker: &Worker, mut stream: TcpStream, state: &WireState, error: Option<hyper::Error>) {
     if let Some(failure) = unreadable(state, error) {
         worker.count_unattributed(Outcome::Failed(failure.reason));
+        log(worker, &stream, &failure);
         if stream.write_all(&local_reply::raw(&failure)).await.is_err() {
             return;
         }
@@ -163,6 +167,29 @@ async fn close(worker: &Worker, mut stream: TcpStream, state: &WireState, error:
         }
     })
     .await;
+}
+
+/// The access log's line about bytes that never became a call: nothing in them can be trusted to be a method, a
+/// path or a host.
+fn log(worker: &Worker, stream: &TcpStream, failure: &Failure) {
+    let Some(log) = worker.table.current().traffic().access_log.clone() else { return };
+    log.record(&Record {
+        at: SystemTime::now(),
+        service: None,
+        method: &Method::from_bytes(b"-").expect("a hyphen is a token"),
+        path: "",
+        host: b"",
+        status: Some(failure.reason.http_status().as_u16()),
+        outcome: Outcome::Failed(failure.reason),
+        details: Some(&failure.detail),
+        duration: Duration::ZERO,
+        attempts: 0,
+        endpoint: None,
+        bytes_in: 0,
+        bytes_out: 0,
+        peer: stream.peer_addr().ok(),
+        request_id: None,
+    });
 }
 
 /// What was wrong with bytes that never became a call.

@@ -29,6 +29,7 @@ async fn the_limit_is_exact_whoever_asks() {
     }
     // Refusals come while nobody has been answered: exactly seven calls are left.
     eventually("the refusals", async || sidecar.calls("a", "bulkhead_full").await == 33).await;
+    origin.has_read(7).await;
     assert_eq!(origin.requests(), 7);
     assert_eq!(sidecar.view("a").await.bulkhead.unwrap().in_flight, 7);
     origin.release(7);
@@ -123,6 +124,8 @@ async fn each_endpoint_has_a_limit_of_its_own() {
         clients.push(begin(&sidecar, "/x").await);
     }
     eventually("the refusals", async || sidecar.calls("a", "bulkhead_full").await == 6).await;
+    one.has_read(2).await;
+    two.has_read(2).await;
     assert_eq!((one.requests(), two.requests()), (2, 2));
     one.release(2);
     two.release(2);

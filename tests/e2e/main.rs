@@ -6,11 +6,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod admin;
+mod balancing;
 mod breaker;
 mod bulkhead;
+mod discovery;
 mod entry;
 mod failures;
 mod framing;
 mod lifecycle;
+mod reload;
+#[path = "../discovery/server.rs"]
+#[allow(dead_code, unreachable_pub, reason = "what discovery's own tests need of it is more")]
+mod server;
 mod support;
 mod timeouts;
