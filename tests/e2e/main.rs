@@ -8,5 +8,8 @@
 
 mod entry;
 mod failures;
+mod faults;
 mod framing;
+mod malformed;
+mod reuse;
 mod support;
