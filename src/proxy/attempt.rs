@@ -91,9 +91,8 @@ pub(super) async fn run(call: &mut Call, outgoing: Outgoing) -> Result<Attempted
     let started = worker.now();
     let trial = match service.breaker() {
         Some(breaker) => Some(breaker.admit(started).map_err(|open| Failure {
-            reason: Reason::BreakerOpen,
-            detail: "too many of the service's recent calls failed".into(),
             retry_after: open.retry_after,
+            ..Failure::new(Reason::BreakerOpen, "too many of the service's recent calls failed")
         })?),
         None => None,
     };

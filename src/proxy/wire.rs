@@ -32,7 +32,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::head_scan::HeadScan;
+use super::head_scan::{HeadFault, HeadScan};
 
 /// What the call on a connection and its [`Wire`] tell each other. Both run on one thread; atomics because
 /// hyper wants its streams to be `Send`.
@@ -41,7 +41,8 @@ pub(super) struct WireState {
     answer: AtomicU8,
     /// The next bytes belong to a head, not to a body.
     expects_head: AtomicBool,
-    framing_conflict: AtomicBool,
+    /// What the scan found: a [`HeadFault`], or nothing.
+    head_fault: AtomicU8,
     head_timed_out: AtomicBool,
     kept_back: AtomicBool,
     tunnel: AtomicBool,
@@ -55,12 +56,19 @@ const OWED: u8 = 1;
 /// The last of an answer has been handed over, but may not have been written yet.
 const HANDED_OVER: u8 = 2;
 
+/// No fault was found in a head.
+const SOUND: u8 = 0;
+/// [`HeadFault::Conflict`].
+const CONFLICT: u8 = 1;
+/// [`HeadFault::TooLong`].
+const TOO_LONG: u8 = 2;
+
 impl WireState {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             answer: AtomicU8::new(IDLE),
             expects_head: AtomicBool::new(true),
-            framing_conflict: AtomicBool::new(false),
+            head_fault: AtomicU8::new(SOUND),
             head_timed_out: AtomicBool::new(false),
             kept_back: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
@@ -68,12 +76,16 @@ impl WireState {
         })
     }
 
-    /// A call has begun: its head is here, its body follows if `has_body`. Tells whether its framing was
-    /// in conflict.
-    pub(super) fn call_begins(&self, has_body: bool) -> bool {
+    /// A call has begun: its head is here, its body follows if `has_body`. Tells what was wrong with its
+    /// head, though hyper took it.
+    pub(super) fn call_begins(&self, has_body: bool) -> Option<HeadFault> {
         self.answer.store(OWED, Ordering::Relaxed);
         self.expects_head.store(!has_body, Ordering::Relaxed);
-        self.framing_conflict.swap(false, Ordering::Relaxed)
+        match self.head_fault.swap(SOUND, Ordering::Relaxed) {
+            CONFLICT => Some(HeadFault::Conflict),
+            TOO_LONG => Some(HeadFault::TooLong),
+            _ => None,
+        }
     }
 
     /// The request's body has been read to its end.
@@ -111,7 +123,7 @@ impl WireState {
         self.answer.load(Ordering::Relaxed) == OWED
     }
 
-    /// The stream, once hyper has let go of it.
+    /// The stream, once hyper has let go of it. A tunnel's is not for anybody else.
     pub(super) fn take_stream(&self) -> Option<TcpStream> {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -132,13 +144,14 @@ impl Wire {
     pub(super) fn new(
         stream: TcpStream,
         state: Arc<WireState>,
+        header_bytes: usize,
         header_timeout: Duration,
         stall_limit: Duration,
     ) -> Self {
         Self {
             stream: Some(stream),
             state,
-            scan: HeadScan::default(),
+            scan: HeadScan::new(header_bytes),
             header_timeout,
             head_deadline: None,
             stall_limit,
@@ -152,8 +165,12 @@ impl Wire {
 
     /// Looks at bytes that begin or continue a head.
     fn scan(&mut self, bytes: &[u8]) {
-        if self.scan.feed(bytes) {
-            self.state.framing_conflict.store(true, Ordering::Relaxed);
+        if let Some(fault) = self.scan.feed(bytes) {
+            let fault = match fault {
+                HeadFault::Conflict => CONFLICT,
+                HeadFault::TooLong => TOO_LONG,
+            };
+            self.state.head_fault.store(fault, Ordering::Relaxed);
         }
         if !self.scan.is_inside_head() {
             self.head_deadline = None;
@@ -207,7 +224,7 @@ impl AsyncRead for Wire {
                 if this.state.expects_head.load(Ordering::Relaxed) && !this.state.tunnel.load(Ordering::Relaxed) {
                     this.scan(&buf.filled()[before..]);
                 } else {
-                    this.scan = HeadScan::default();
+                    this.scan.reset();
                 }
                 Poll::Ready(Ok(()))
             }
@@ -269,9 +286,6 @@ impl AsyncWrite for Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        let state = &self.state;
-        if state.kept_back() || state.head_timed_out() || state.upload_pending() {
-            *state.returned.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take();
-        }
+        *self.state.returned.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take();
     }
 }

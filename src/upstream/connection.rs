@@ -17,16 +17,17 @@ use hyper::{
     client::conn::http1::{Builder, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::AbortHandle};
 
 use super::{Target, Upstreams};
 use crate::{model::Reason, net::tcp::DialError};
 
-/// A connection that is nobody's but the holder's. Dropping it closes it.
+/// A connection that is nobody's but the holder's. Dropping it closes it, once its request has been sent.
 #[derive(Debug)]
 pub struct Connection<B> {
     sender: SendRequest<B>,
     target: Arc<Target>,
+    driver: AbortHandle,
     reused: bool,
     /// The endpoint speaks HTTP/1.0. hyper would answer in kind from now on, and a body of unknown length
     /// would be lost: such a connection carries one exchange.
@@ -68,8 +69,9 @@ where
             // How it ended is told to whoever waits for an answer; an idle connection's end concerns nobody.
             let _ = driver.with_upgrades().await;
         });
-        upstreams.opened(id, target, task.abort_handle());
-        Ok(Self { sender, target: target.clone(), reused: false, outdated: false })
+        let driver = task.abort_handle();
+        upstreams.opened(id, target, driver.clone());
+        Ok(Self { sender, target: target.clone(), driver, reused: false, outdated: false })
     }
 
     /// Sends one request and waits for the head of its answer. The body of the answer keeps the connection
@@ -113,6 +115,11 @@ impl<B> Connection<B> {
     /// Whether it has carried an exchange before: only then can the endpoint have closed it meanwhile.
     pub fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// Closes it at once, whatever is under way. Dropping one lets the rest of a request's body go out first.
+    pub fn cut(self) {
+        self.driver.abort();
     }
 
     /// Whether it can carry another exchange.

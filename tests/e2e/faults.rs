@@ -49,7 +49,9 @@ async fn answers_that_are_no_http() {
 
 #[tokio::test]
 async fn connections_that_end_before_the_head_does() {
-    for bytes in ["", "H", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n", "HTTP/1.1 100 Continue\r\n\r\n"] {
+    for bytes in
+        ["", "H", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n", "HTTP/1.1 100 Continue\r\n\r\n"]
+    {
         let (reply, sidecar) = answered_with(bytes).await;
         assert_eq!((reply.status, reply.reason().as_str()), (502, "upstream_reset"), "{bytes:?}");
         assert_eq!(sidecar.attempts("a", "upstream_reset").await, 1, "a fresh connection is not tried twice");
@@ -126,7 +128,9 @@ async fn a_body_reset_in_its_middle() {
 async fn an_answer_before_the_request_was_read() {
     let origin = Origin::scripted(|mut exchange| async move {
         exchange.send(ok("eager")).await;
-        exchange.closed().await;
+        while exchange.request().await.is_some() {
+            exchange.send(ok("eager")).await;
+        }
     })
     .await;
     let sidecar = Sidecar::before(&origin, "").await;
@@ -167,7 +171,8 @@ async fn an_endless_interim_answer_is_bounded_too() {
 
 #[tokio::test]
 async fn an_upstreams_own_error_passes_unchanged() {
-    let (reply, sidecar) = answered_with("HTTP/1.1 503 Busy\r\nretry-after: 3\r\nx-own: 1\r\ncontent-length: 4\r\n\r\nbusy").await;
+    let (reply, sidecar) =
+        answered_with("HTTP/1.1 503 Busy\r\nretry-after: 3\r\nx-own: 1\r\ncontent-length: 4\r\n\r\nbusy").await;
     assert_eq!((reply.status, reply.text().as_str(), reply.header("proxy-status")), (503, "busy", None));
     assert_eq!((reply.header("retry-after"), reply.header("x-own")), (Some("3"), Some("1")));
     sidecar.settles("a", &[("upstream_error", 1)]).await;

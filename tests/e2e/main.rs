@@ -12,4 +12,5 @@ mod faults;
 mod framing;
 mod malformed;
 mod reuse;
+mod streaming;
 mod support;

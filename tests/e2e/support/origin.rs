@@ -167,6 +167,11 @@ impl Exchange {
         Some(std::mem::take(&mut self.buffer))
     }
 
+    /// What has been read from the stream and not looked at.
+    pub(crate) fn take_buffered(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Reads until the peer closes.
     pub(crate) async fn closed(&mut self) {
         while self.more().await.is_some() {}
