@@ -53,6 +53,8 @@ pub(super) struct Streaming {
     body: Incoming,
     progress: Rc<Progress>,
     wire: Arc<WireState>,
+    /// Its number on the wire.
+    call: u32,
     idle: Option<Duration>,
     pause: Option<Pin<Box<Sleep>>>,
     gate: Option<Gate>,
@@ -143,7 +145,8 @@ impl Upload {
         gate: Option<Gate>,
     ) -> (Self, Rc<Progress>) {
         let progress = Rc::new(Progress::default());
-        let streaming = Streaming { body, progress: progress.clone(), wire, idle, pause: None, gate };
+        let call = wire.call();
+        let streaming = Streaming { body, progress: progress.clone(), wire, call, idle, pause: None, gate };
         (Self::Streaming(Box::new(streaming)), progress)
     }
 }
@@ -204,7 +207,7 @@ impl Streaming {
     fn end(&mut self) {
         self.progress.waits_for_app.set(false);
         if !self.progress.ended.replace(true) {
-            self.wire.upload_ended();
+            self.wire.upload_ended(self.call);
             self.progress.wake();
         }
     }

@@ -20,7 +20,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -39,6 +39,8 @@ use super::head_scan::{HeadFault, HeadScan};
 #[derive(Debug)]
 pub(super) struct WireState {
     answer: AtomicU8,
+    /// Calls that have begun.
+    calls: AtomicU32,
     /// The next bytes belong to a head, not to a body.
     expects_head: AtomicBool,
     /// What the scan found: a [`HeadFault`], or nothing.
@@ -67,6 +69,7 @@ impl WireState {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             answer: AtomicU8::new(IDLE),
+            calls: AtomicU32::new(0),
             expects_head: AtomicBool::new(true),
             head_fault: AtomicU8::new(SOUND),
             head_timed_out: AtomicBool::new(false),
@@ -80,6 +83,7 @@ impl WireState {
     /// head, though hyper took it.
     pub(super) fn call_begins(&self, has_body: bool) -> Option<HeadFault> {
         self.answer.store(OWED, Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.expects_head.store(!has_body, Ordering::Relaxed);
         match self.head_fault.swap(SOUND, Ordering::Relaxed) {
             CONFLICT => Some(HeadFault::Conflict),
@@ -88,9 +92,17 @@ impl WireState {
         }
     }
 
-    /// The request's body has been read to its end.
-    pub(super) fn upload_ended(&self) {
-        self.expects_head.store(true, Ordering::Relaxed);
+    /// The number of the call that began last.
+    pub(super) fn call(&self) -> u32 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// The body of a call's request has been read to its end. The next call may have begun by then: after an
+    /// early answer hyper reads ahead of whoever takes the body.
+    pub(super) fn upload_ended(&self, call: u32) {
+        if call == self.call() {
+            self.expects_head.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The last of the answer has been handed to hyper.

@@ -19,7 +19,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::AbortHandle};
 
-use super::{Target, Upstreams};
+use super::{Target, Upstreams, stream::Stream};
 use crate::{model::Reason, net::tcp::DialError};
 
 /// A connection that is nobody's but the holder's. Dropping it closes it, once its request has been sent.
@@ -60,7 +60,7 @@ where
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let (sender, driver) = Builder::new()
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Stream::new(stream)))
             .await
             .map_err(|error| DialError::Refused(std::io::Error::other(error)))?;
         let open = Open { id, target: target.clone(), upstreams: Rc::downgrade(upstreams) };

@@ -15,6 +15,7 @@
 
 mod connection;
 mod pool;
+mod stream;
 
 use std::{
     cell::RefCell,

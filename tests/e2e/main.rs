@@ -7,10 +7,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod entry;
+mod expect;
 mod failures;
 mod faults;
 mod framing;
 mod malformed;
 mod reuse;
 mod streaming;
+mod upgrade;
 mod support;

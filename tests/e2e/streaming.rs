@@ -234,7 +234,8 @@ async fn an_early_answer_from_an_endpoint_that_reads_on() {
     let mut client = sidecar.client().await;
     for _ in 0..3 {
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n").await;
-        assert_eq!(client.reply().await.status, 413, "before a byte of the body was sent");
+        let reply = client.reply().await;
+        assert_eq!(reply.status, 413, "before a byte of the body was sent: {}", reply.text());
         client.send(vec![0; 300_000]).await;
     }
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;

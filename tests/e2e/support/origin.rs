@@ -159,6 +159,14 @@ impl Exchange {
         Some(self.buffer.drain(..n).collect())
     }
 
+    /// Whatever comes next; `None` when the connection ends.
+    pub(crate) async fn some(&mut self) -> Option<Vec<u8>> {
+        if self.buffer.is_empty() {
+            self.more().await?;
+        }
+        Some(std::mem::take(&mut self.buffer))
+    }
+
     /// Reads until what has been read ends with `end`.
     pub(crate) async fn until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
         while !self.buffer.ends_with(end) {
