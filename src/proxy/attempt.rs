@@ -26,7 +26,7 @@ use crate::{
     net::tcp::DialError,
     policy::deadline::Deadline,
     service::{Service, Slot, Trial},
-    upstream::{Connection, ExchangeError},
+    upstream::{Connection, ExchangeError, Target},
 };
 
 /// What an attempt holds while it lasts: its endpoint's slot and the breaker's trial. Its outcome is known
@@ -59,6 +59,11 @@ impl Attempt {
     /// Where it goes.
     pub(super) fn endpoint(&self) -> SocketAddr {
         self.slot.live().endpoint().addr
+    }
+
+    /// What connections to it lead to.
+    pub(super) fn target(&self) -> &Arc<Target> {
+        self.slot.live().target()
     }
 
     /// The attempt is over: breaker and metrics learn its outcome, the slot is free.

@@ -218,7 +218,7 @@ fn relay(mut call: Call, attempted: Attempted, peer: &Peer, version: Version) ->
     if let (Some(downstream), Some(protocol)) = (attempted.upgrade, hop.upgrade) {
         headers::ask_upgrade(&mut head.headers, protocol);
         peer.wire.becomes_tunnel();
-        upgrade::spawn(call, attempted.attempt, downstream, head.extensions.remove::<OnUpgrade>());
+        upgrade::spawn(call, attempted.attempt, peer.open.clone(), downstream, head.extensions.remove::<OnUpgrade>());
         return Response::from_parts(head, Answer::Empty);
     }
     let outcome = Outcome::of_status(head.status);

@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     Failure, call,
     entry::Entry,
+    listener::OpenConnection,
     local_reply,
     wire::{Wire, WireState},
     worker::Worker,
@@ -44,6 +45,8 @@ pub(super) struct Peer {
     pub(super) addr: Option<SocketAddr>,
     pub(super) entry: Entry,
     pub(super) wire: Arc<WireState>,
+    /// Counts the connection as open; a tunnel that it becomes holds on to this.
+    pub(super) open: Rc<OpenConnection>,
 }
 
 /// How a worker reaches one of its connections.
@@ -96,10 +99,11 @@ impl Drop for Control {
 }
 
 /// Serves one connection until either side has had enough.
-pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
+pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry, open: OpenConnection) {
+    let open = Rc::new(open);
     let control = worker.register();
     let state = WireState::new();
-    let peer = Rc::new(Peer { addr: stream.peer_addr().ok(), entry, wire: state.clone() });
+    let peer = Rc::new(Peer { addr: stream.peer_addr().ok(), entry, wire: state.clone(), open: open.clone() });
     let limits = worker.table.current().traffic().limits;
     let wire = Wire::new(stream, state.clone(), limits.header_bytes, limits.header_timeout, STALL_LIMIT);
     let service = service_fn({
@@ -133,6 +137,8 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
     };
     drop(control);
     if let Some(stream) = state.take_stream() {
+        // Counted as open until that is done.
+        let _open = open;
         close(&worker, stream, &state, ended.err()).await;
     }
 }

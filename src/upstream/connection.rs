@@ -57,20 +57,14 @@ where
         upstreams: &Rc<Upstreams<B>>,
         target: &Arc<Target>,
     ) -> Result<Self, DialError> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let (sender, driver) = Builder::new()
             .handshake(TokioIo::new(Stream::new(stream)))
             .await
             .map_err(|error| DialError::Refused(std::io::Error::other(error)))?;
-        let open = Open { id, target: target.clone(), upstreams: Rc::downgrade(upstreams) };
-        let task = tokio::task::spawn_local(async move {
-            let _open = open;
+        let driver = carry(upstreams, target, async move {
             // How it ended is told to whoever waits for an answer; an idle connection's end concerns nobody.
             let _ = driver.with_upgrades().await;
         });
-        let driver = task.abort_handle();
-        upstreams.opened(id, target, driver.clone());
         Ok(Self { sender, target: target.clone(), driver, reused: false, outdated: false })
     }
 
@@ -135,6 +129,29 @@ impl<B> Connection<B> {
     pub(super) fn mark_reused(&mut self) {
         self.reused = true;
     }
+}
+
+/// Runs what carries a connection on a task of its own. It counts as open for as long, and is cut with the
+/// others when its endpoint has been gone for the limit.
+pub(super) fn carry<B>(
+    upstreams: &Rc<Upstreams<B>>,
+    target: &Arc<Target>,
+    work: impl Future<Output = ()> + 'static,
+) -> AbortHandle
+where
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    let open = Open { id, target: target.clone(), upstreams: Rc::downgrade(upstreams) };
+    let task = tokio::task::spawn_local(async move {
+        let _open = open;
+        work.await;
+    });
+    let task = task.abort_handle();
+    upstreams.opened(id, target, task.clone());
+    task
 }
 
 /// Keeps the count of open connections right, however the driving task ends.

@@ -126,6 +126,11 @@ where
         Ok(connection)
     }
 
+    /// Carries on with a connection that has changed protocols, as one of this target's.
+    pub fn carry(self: &Rc<Self>, target: &Arc<Target>, tunnel: impl Future<Output = ()> + 'static) {
+        connection::carry(self, target, tunnel);
+    }
+
     /// Takes back a connection whose exchange has ended well; it may be used again.
     pub fn give_back(&self, mut connection: Connection<B>, now: Instant) {
         if !connection.is_reusable() {

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod chaos;
 mod entry;
 mod expect;
 mod failures;
@@ -14,5 +15,5 @@ mod framing;
 mod malformed;
 mod reuse;
 mod streaming;
-mod upgrade;
 mod support;
+mod upgrade;

@@ -5,7 +5,8 @@ use tokio::io::AsyncWriteExt;
 use crate::support::{Client, Exchange, Origin, Sidecar, eventually, within};
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n";
-const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
+const SWITCH: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
 
 /// Changes protocols, and then does what `then` says.
 async fn switching<F, Fut>(then: F) -> Origin
@@ -17,7 +18,10 @@ where
         let then = then.clone();
         async move {
             let request = exchange.request().await.unwrap().to_ascii_lowercase();
-            assert!(request.contains("connection: upgrade\r\n") && request.contains("upgrade: websocket\r\n"), "{request}");
+            assert!(
+                request.contains("connection: upgrade\r\n") && request.contains("upgrade: websocket\r\n"),
+                "{request}"
+            );
             exchange.send(SWITCH).await;
             then(exchange).await;
         }
@@ -138,8 +142,10 @@ async fn a_large_transfer_through_a_tunnel() {
 #[tokio::test]
 async fn an_endpoint_may_decline() {
     // As Apache does, which advertises h2c on every answer.
-    let origin =
-        Origin::answering("HTTP/1.1 200 OK\r\nConnection: Upgrade\r\nUpgrade: h2,h2c\r\nContent-Length: 5\r\n\r\nplain").await;
+    let origin = Origin::answering(
+        "HTTP/1.1 200 OK\r\nConnection: Upgrade\r\nUpgrade: h2,h2c\r\nContent-Length: 5\r\n\r\nplain",
+    )
+    .await;
     let sidecar = Sidecar::before(&origin, "").await;
     let mut client = sidecar.client().await;
     for _ in 0..3 {
@@ -154,7 +160,9 @@ async fn an_endpoint_may_decline() {
 
 #[tokio::test]
 async fn what_an_endpoint_does_wrong_is_told() {
-    for answer in ["HTTP/1.1 101 Switching Protocols\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n"] {
+    for answer in
+        ["HTTP/1.1 101 Switching Protocols\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n"]
+    {
         let origin = Origin::answering(answer).await;
         let sidecar = Sidecar::before(&origin, "").await;
         let mut client = sidecar.client().await;
