@@ -20,9 +20,9 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::{
     attempt::{Attempt, ENDPOINT_GONE},
-    call::Call,
+    call::{self, Call},
     connection::Peer,
-    upload::{Progress, Upload},
+    upload::{self, Progress, Upload, is_malformed},
     wire::WireState,
 };
 use crate::{
@@ -50,6 +50,8 @@ pub(super) struct Relayed {
     body: Incoming,
     /// What ends with the body; `None` once it has.
     rest: Option<Rest>,
+    /// The body has been cut short, and hyper has yet to be told.
+    cut: Option<CutShort>,
     wire: Arc<WireState>,
     idle: Option<Duration>,
     end: Option<Instant>,
@@ -58,8 +60,6 @@ pub(super) struct Relayed {
     /// Runs while a half-open breaker waits for this answer.
     probe: Option<Pin<Box<Sleep>>>,
     bytes: u64,
-    /// What broke the body, once it has.
-    broken: Option<hyper::Error>,
 }
 
 #[derive(Debug)]
@@ -101,6 +101,7 @@ impl Answer {
         Self::Relayed(Box::new(Relayed {
             body,
             rest,
+            cut: None,
             wire,
             idle,
             end,
@@ -108,20 +109,19 @@ impl Answer {
             total: None,
             probe,
             bytes: 0,
-            broken: None,
         }))
     }
 }
 
 impl Rest {
-    /// The body has ended as it should: the connection may be used again, unless the endpoint answered
-    /// before the request was over.
+    /// The body has ended as it should: the connection may be used again, once the request is over, too.
     fn complete(self, bytes: u64) {
         let Self { mut call, attempt, connection, upload, outcome } = self;
         let now = call.worker.now();
         attempt.end(now, outcome);
-        if upload.is_none_or(|upload| upload.has_ended()) {
-            call.worker.upstreams.give_back(connection, now);
+        match upload {
+            Some(upload) if !upload.has_ended() => upload::finish(call.worker.clone(), connection, upload),
+            _ => call.worker.upstreams.give_back(connection, now),
         }
         if let Some(note) = call.note() {
             note.bytes_out = bytes;
@@ -130,11 +130,9 @@ impl Rest {
     }
 
     /// The body has ended before its time.
-    fn cut_short(self, bytes: u64, outcome: Outcome, why: &str) {
+    fn cut_short(self, bytes: u64, outcome: Outcome, of_attempt: Outcome, why: &str) {
         let Self { mut call, attempt, .. } = self;
-        // What we cut ourselves says nothing about the service.
-        let by_us = outcome == Outcome::Failed(Reason::ShuttingDown) || attempt.is_cut();
-        attempt.end(call.worker.now(), if by_us { Outcome::Cancelled } else { outcome });
+        attempt.end(call.worker.now(), of_attempt);
         if let Some(note) = call.note() {
             note.bytes_out = bytes;
             note.details = Some(why.to_owned());
@@ -145,17 +143,15 @@ impl Rest {
 
 impl Relayed {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
-        let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
+        let Some(rest) = &mut self.rest else { return Poll::Ready(self.cut.take().map(Err)) };
         if rest.call.worker.is_cut_off() {
-            return self.cut_short(Reason::ShuttingDown, "the sidecar stopped");
+            return self.cut_short(cx, Reason::ShuttingDown, "the sidecar stopped");
         }
         if rest.attempt.is_cut() {
-            return self.cut_short(Reason::UpstreamReset, ENDPOINT_GONE);
-        }
-        if let Some(error) = self.broken.take() {
-            return self.break_off(&error);
+            return self.cut(cx, Outcome::Failed(Reason::UpstreamReset), Outcome::Cancelled, ENDPOINT_GONE);
         }
         let frame = rest.connection.poll_frame(&mut self.body, cx);
+        let fault = rest.upload.as_ref().and_then(|upload| upload.failure());
         self.poll_probe(cx);
         match frame {
             Poll::Ready(Some(Ok(frame))) => {
@@ -174,11 +170,12 @@ impl Relayed {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                // hyper drops what it has not written yet when a body fails. Let it write first, so that the
-                // app sees an answer that was cut and not none at all, which it might take for leave to retry.
-                self.broken = Some(error);
-                cx.waker().wake_by_ref();
-                Poll::Pending
+                match fault.map(call::upload_failure) {
+                    // The exchange broke because the app broke its own half of it.
+                    Some(fault) => self.cut(cx, fault.outcome, Outcome::Cancelled, &fault.detail),
+                    None if is_malformed(&error) => self.cut_short(cx, Reason::BadResponse, &error.to_string()),
+                    None => self.cut_short(cx, Reason::UpstreamReset, &error.to_string()),
+                }
             }
             Poll::Pending => match self.poll_total(cx) {
                 end @ Poll::Ready(_) => end,
@@ -205,7 +202,7 @@ impl Relayed {
         let pause = self.pause.get_or_insert_with(|| Box::pin(sleep_until(tokio::time::Instant::now() + idle)));
         match pause.as_mut().poll(cx) {
             Poll::Ready(()) => {
-                self.cut_short(Reason::RequestTimeout, "the endpoint paused for longer than `idle` allows")
+                self.cut_short(cx, Reason::RequestTimeout, "the endpoint paused for longer than `idle` allows")
             }
             Poll::Pending => Poll::Pending,
         }
@@ -216,15 +213,9 @@ impl Relayed {
         let Some(end) = self.end else { return Poll::Pending };
         let total = self.total.get_or_insert_with(|| Box::pin(sleep_until(end.into())));
         match total.as_mut().poll(cx) {
-            Poll::Ready(()) => self.cut_short(Reason::RequestTimeout, "the call took longer than `total` allows"),
+            Poll::Ready(()) => self.cut_short(cx, Reason::RequestTimeout, "the call took longer than `total` allows"),
             Poll::Pending => Poll::Pending,
         }
-    }
-
-    /// The endpoint broke its body.
-    fn break_off(&mut self, error: &hyper::Error) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
-        let reason = if error.is_parse() { Reason::BadResponse } else { Reason::UpstreamReset };
-        self.cut_short(reason, &error.to_string())
     }
 
     fn complete(&mut self) {
@@ -234,12 +225,33 @@ impl Relayed {
         }
     }
 
-    fn cut_short(&mut self, reason: Reason, why: &str) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+    fn cut_short(
+        &mut self,
+        cx: &Context<'_>,
+        reason: Reason,
+        why: &str,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         let outcome = Outcome::Failed(reason);
+        // Being cut off by our own stop says nothing about the service.
+        let attempt = if reason == Reason::ShuttingDown { Outcome::Cancelled } else { outcome };
+        self.cut(cx, outcome, attempt, why)
+    }
+
+    /// Ends the call now, and has hyper told in the next turn: it breaks off without a flush, and what has
+    /// come so far, the head included, would not reach the app.
+    fn cut(
+        &mut self,
+        cx: &Context<'_>,
+        call: Outcome,
+        attempt: Outcome,
+        why: &str,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         if let Some(rest) = self.rest.take() {
-            rest.cut_short(self.bytes, outcome, why);
+            rest.cut_short(self.bytes, call, attempt, why);
         }
-        Poll::Ready(Some(Err(CutShort(outcome))))
+        self.cut = Some(CutShort(call));
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -247,12 +259,10 @@ impl Drop for Relayed {
     /// hyper may drop a body that has given its last byte without asking for more; any other body that is
     /// dropped belongs to an app that went away.
     fn drop(&mut self) {
-        if let Some(error) = self.broken.take() {
-            let _ = self.break_off(&error);
-        } else if self.body.is_end_stream() {
+        if self.body.is_end_stream() {
             self.complete();
         } else if let Some(rest) = self.rest.take() {
-            rest.cut_short(self.bytes, Outcome::Cancelled, "the app went away");
+            rest.cut_short(self.bytes, Outcome::Cancelled, Outcome::Cancelled, "the app went away");
         }
     }
 }
@@ -273,7 +283,7 @@ impl Body for Answer {
         match self {
             Self::Empty => true,
             Self::Local(bytes) => bytes.is_none(),
-            Self::Relayed(relayed) => relayed.rest.is_none() || relayed.body.is_end_stream(),
+            Self::Relayed(relayed) => relayed.cut.is_none() && (relayed.rest.is_none() || relayed.body.is_end_stream()),
         }
     }
 

@@ -78,6 +78,11 @@ impl Attempt {
         self.slot.live().target().is_cut()
     }
 
+    /// What connections to it lead to.
+    pub(super) fn target(&self) -> &Arc<Target> {
+        self.slot.live().target()
+    }
+
     /// The attempt is over: breaker and metrics learn its outcome, the slot is free.
     pub(super) fn end(mut self, now: Instant, outcome: Outcome) {
         self.finish(now, outcome);
@@ -106,9 +111,8 @@ pub(super) async fn run(call: &mut Call, outgoing: Outgoing) -> Result<Attempted
     let started = worker.now();
     let trial = match service.breaker() {
         Some(breaker) => Some(breaker.admit(started).map_err(|open| Failure {
-            reason: Reason::BreakerOpen,
-            detail: "too many of the service's recent calls failed".into(),
             retry_after: open.retry_after,
+            ..Failure::new(Reason::BreakerOpen, "too many of the service's recent calls failed")
         })?),
         None => None,
     };

@@ -19,8 +19,9 @@ use super::{
     Failure,
     answer::Answer,
     attempt::{self, Attempted},
-    connection::Peer,
+    connection::{HEAD_TOO_LARGE, Peer},
     entry::{self, Routed},
+    head_scan::HeadFault,
     headers, local_reply, upgrade,
     upload::{Gate, GateKey, Progress, Upload, UploadFailure},
     worker::Worker,
@@ -81,11 +82,11 @@ pub(super) struct Outgoing {
 pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Incoming>) -> Response<Answer> {
     let started = worker.now();
     let (mut head, body) = request.into_parts();
-    let conflict = peer.wire.call_begins(!body.is_end_stream());
+    let fault = peer.wire.call_begins(!body.is_end_stream());
     let (routed, note) = {
         let services = worker.table.current();
         let note = services.traffic().access_log.as_ref().map(|log| Box::new(Note::of(log, &head, peer)));
-        let routed = admissible(worker, &head, conflict);
+        let routed = admissible(worker, &head, fault);
         (routed.and_then(|()| entry::route(&peer.entry, &mut head, &services)), note)
     };
     let Routed { service, host_names_service } = match routed {
@@ -105,17 +106,21 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
             peer.wire.answer_ended();
             let reply = local_reply::reply(&failure, Some(call.service.name().as_str()), &method, false);
             call.note_reply(&reply, &failure);
-            call.end(Outcome::Failed(failure.reason));
+            call.end(failure.outcome);
             reply
         }
     }
 }
 
 /// What can be said against a request before it is known whom it is for.
-fn admissible(worker: &Worker, head: &Parts, framing_conflict: bool) -> Result<(), Failure> {
+fn admissible(worker: &Worker, head: &Parts, fault: Option<HeadFault>) -> Result<(), Failure> {
     let refuse = |reason, detail| Err(Failure::new(reason, detail));
-    if framing_conflict {
-        return refuse(Reason::BadRequest, "the request has both Transfer-Encoding and Content-Length");
+    match fault {
+        None => {}
+        Some(HeadFault::Conflict) => {
+            return refuse(Reason::BadRequest, "the request has both Transfer-Encoding and Content-Length");
+        }
+        Some(HeadFault::TooLong) => return refuse(Reason::BadRequest, HEAD_TOO_LARGE),
     }
     if !headers::is_plainly_chunked(&head.headers) {
         return refuse(Reason::BadRequest, "the request has a Transfer-Encoding other than chunked");
@@ -219,7 +224,7 @@ fn relay(mut call: Call, mut attempted: Attempted, peer: &Peer, version: Version
     if let (Some(downstream), Some(protocol)) = (attempted.upgrade, hop.upgrade) {
         headers::ask_upgrade(&mut head.headers, protocol);
         peer.wire.becomes_tunnel();
-        upgrade::spawn(call, attempted.attempt, downstream, head.extensions.remove::<OnUpgrade>());
+        upgrade::spawn(call, attempted.attempt, peer.open.clone(), downstream, head.extensions.remove::<OnUpgrade>());
         return Response::from_parts(head, Answer::Empty);
     }
     let outcome = Outcome::of_status(head.status);
@@ -344,8 +349,9 @@ pub(super) fn upload_failure(failure: UploadFailure) -> Failure {
         UploadFailure::Idle => {
             Failure::new(Reason::RequestTimeout, "the app paused in its request body for longer than `idle` allows")
         }
-        UploadFailure::Broken(error) => {
-            Failure::new(Reason::BadRequest, format!("the app's request body broke off: {error}"))
+        UploadFailure::Malformed(error) => {
+            Failure::new(Reason::BadRequest, format!("the request's body is malformed: {error}"))
         }
+        UploadFailure::Gone => Failure::gone("the app's connection ended before its request body did"),
     }
 }

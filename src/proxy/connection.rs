@@ -18,11 +18,13 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::timeout,
 };
 
 use super::{
     Failure, call,
     entry::Entry,
+    listener::OpenConnection,
     local_reply,
     wire::{Wire, WireState},
     worker::Worker,
@@ -35,9 +37,11 @@ use crate::{
 /// How long an app may take nothing of what is written to it.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long, and for how many bytes, we listen to an app that still sends after its answer.
-const LINGER_LIMIT: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 16 * 1024 * 1024;
+/// How long we listen to an app that still sends after its answer: to each of its pauses, and in all. These
+/// are nginx's `lingering_timeout` and `lingering_time`. An app that writes all of a large upload before it
+/// reads needs us to take it all.
+const LINGER_PAUSE: Duration = Duration::from_secs(5);
+const LINGER_LIMIT: Duration = Duration::from_secs(30);
 
 /// The app at the other end of a connection.
 #[derive(Debug)]
@@ -45,6 +49,8 @@ pub(super) struct Peer {
     pub(super) addr: Option<SocketAddr>,
     pub(super) entry: Entry,
     pub(super) wire: Arc<WireState>,
+    /// Counts the connection as open; a tunnel that it becomes holds on to this.
+    pub(super) open: Rc<OpenConnection>,
 }
 
 /// How a worker reaches one of its connections.
@@ -97,11 +103,18 @@ impl Drop for Control {
 }
 
 /// Serves one connection until either side has had enough.
-pub(super) async fn serve(worker: Rc<Worker>, control: Rc<Control>, stream: TcpStream, entry: Entry) {
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    control: Rc<Control>,
+    stream: TcpStream,
+    entry: Entry,
+    open: OpenConnection,
+) {
+    let open = Rc::new(open);
     let state = WireState::new();
-    let peer = Rc::new(Peer { addr: stream.peer_addr().ok(), entry, wire: state.clone() });
+    let peer = Rc::new(Peer { addr: stream.peer_addr().ok(), entry, wire: state.clone(), open: open.clone() });
     let limits = worker.table.current().traffic().limits;
-    let wire = Wire::new(stream, state.clone(), limits.header_timeout, STALL_LIMIT);
+    let wire = Wire::new(stream, state.clone(), limits.header_bytes, limits.header_timeout, STALL_LIMIT);
     let service = service_fn({
         let (worker, control) = (worker.clone(), control.clone());
         move |request| {
@@ -137,6 +150,8 @@ pub(super) async fn serve(worker: Rc<Worker>, control: Rc<Control>, stream: TcpS
     };
     drop(control);
     if let Some(stream) = state.take_stream() {
+        // Counted as open until that is done.
+        let _open = open;
         // Boxed, as its buffer would otherwise be carried along by every connection.
         Box::pin(close(&worker, stream, &state, ended.err())).await;
     }
@@ -145,10 +160,17 @@ pub(super) async fn serve(worker: Rc<Worker>, control: Rc<Control>, stream: TcpS
 /// hyper's own limit, for which it needs no allocation.
 const DEFAULT_MAX_HEADERS: usize = 100;
 
+/// Said of a head that is over one of its limits, whoever notices.
+pub(super) const HEAD_TOO_LARGE: &str = "the request's head is over the limits of size or number";
+
 /// Says what hyper could not say, and closes without losing it: a socket that is closed with bytes unread
 /// is reset, and what was written before may never arrive.
 async fn close(worker: &Worker, mut stream: TcpStream, state: &WireState, error: Option<hyper::Error>) {
-    if let Some(failure) = unreadable(state, error) {
+    let failure = unreadable(state, error);
+    if failure.is_none() && !state.upload_pending() {
+        return;
+    }
+    if let Some(failure) = failure {
         worker.count_unattributed(Outcome::Failed(failure.reason));
         log(worker, &stream, &failure);
         if stream.write_all(&local_reply::raw(&failure)).await.is_err() {
@@ -156,15 +178,9 @@ async fn close(worker: &Worker, mut stream: TcpStream, state: &WireState, error:
         }
     }
     let _ = stream.shutdown().await;
-    let _ = tokio::time::timeout(LINGER_LIMIT, async {
+    let _ = timeout(LINGER_LIMIT, async {
         let mut sink = [0; 8192];
-        let mut left = LINGER_BYTES;
-        while let Ok(n @ 1..) = stream.read(&mut sink).await {
-            left = left.saturating_sub(n);
-            if left == 0 {
-                break;
-            }
-        }
+        while let Ok(Ok(1..)) = timeout(LINGER_PAUSE, stream.read(&mut sink)).await {}
     })
     .await;
 }
@@ -197,11 +213,14 @@ fn unreadable(state: &WireState, error: Option<hyper::Error>) -> Option<Failure>
     if state.head_timed_out() {
         return Some(Failure::new(Reason::BadRequest, "the request's head did not end within header_timeout"));
     }
+    if error.as_ref().is_some_and(hyper::Error::is_parse_version_h2) {
+        return Some(Failure::new(Reason::BadRequest, "HTTP/2 is not spoken here: call by HTTP/1.1"));
+    }
     if !state.kept_back() {
         return None;
     }
     let detail = match error {
-        Some(error) if error.is_parse_too_large() => "the request's head is over the limits of size or number".into(),
+        Some(error) if error.is_parse_too_large() => HEAD_TOO_LARGE.into(),
         Some(error) => format!("the request is not HTTP/1.1: {error}"),
         None => "the request is not HTTP/1.1".into(),
     };

@@ -40,7 +40,7 @@ pub struct Accepted {
 
 /// Counts a connection as open for as long as it is.
 #[derive(Debug)]
-struct OpenConnection {
+pub(super) struct OpenConnection {
     of_worker: Arc<AtomicUsize>,
     gauge: IntGauge,
     _permit: OwnedSemaphorePermit,
@@ -167,8 +167,7 @@ pub async fn serve(worker: Rc<Worker>, mut accepted: mpsc::Receiver<Accepted>) {
         let control = worker.register();
         let worker = worker.clone();
         tokio::task::spawn_local(async move {
-            let _guard = guard;
-            connection::serve(worker, control, stream, entry).await;
+            connection::serve(worker, control, stream, entry, guard).await;
         });
     }
 }

@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn a_reply_says_the_same_thing_three_times() {
         for reason in Reason::ALL {
-            let failure = Failure { reason, detail: "why".into(), retry_after: Some(Duration::from_millis(1200)) };
+            let failure = Failure { retry_after: Some(Duration::from_millis(1200)), ..Failure::new(reason, "why") };
             let response = reply(&failure, Some("orders"), &Method::GET, false);
             assert_eq!(response.status(), reason.http_status());
             let status = response.headers()[PROXY_STATUS].to_str().unwrap();

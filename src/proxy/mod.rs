@@ -45,7 +45,7 @@ pub use worker::{Worker, WorkerSettings};
 
 use std::{borrow::Cow, time::Duration};
 
-use crate::model::Reason;
+use crate::model::{Outcome, Reason};
 
 /// Why a call gets a local reply, with what the reply says.
 #[derive(Debug)]
@@ -53,10 +53,18 @@ struct Failure {
     reason: Reason,
     detail: Cow<'static, str>,
     retry_after: Option<Duration>,
+    /// How the call counts.
+    outcome: Outcome,
 }
 
 impl Failure {
     fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), retry_after: None }
+        Self { reason, detail: detail.into(), retry_after: None, outcome: Outcome::Failed(reason) }
+    }
+
+    /// The app went away before its request was whole. Nobody may be there to read a reply, but one that
+    /// only closed its sending side is.
+    fn gone(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { outcome: Outcome::Cancelled, ..Self::new(Reason::BadRequest, detail) }
     }
 }

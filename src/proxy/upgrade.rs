@@ -14,15 +14,23 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{attempt::Attempt, call::Call, worker::Worker};
+use super::{attempt::Attempt, call::Call, listener::OpenConnection, worker::Worker};
 use crate::model::{Outcome, Reason};
 
 /// Bytes that are read at once in each direction.
 const BUFFER: usize = 16 * 1024;
 
 /// Joins the two sides as soon as both have changed protocols, on a task of its own.
-pub(super) fn spawn(call: Call, mut attempt: Attempt, downstream: OnUpgrade, upstream: Option<OnUpgrade>) {
+pub(super) fn spawn(
+    call: Call,
+    mut attempt: Attempt,
+    open: Rc<OpenConnection>,
+    downstream: OnUpgrade,
+    upstream: Option<OnUpgrade>,
+) {
+    let carried = call.worker.upstreams.carry(attempt.target());
     tokio::task::spawn_local(async move {
+        let (_open, _carried) = (open, carried);
         let limit = call.service.config().policy.timeout.tunnel;
         attempt.settle(call.worker.now(), Outcome::Ok);
         let upstream = async {

@@ -6,12 +6,15 @@
 //! - `idle` bounds each pause of the app;
 //! - it is known whether a call waits for its app or for its endpoint, so that a slow app is not blamed on
 //!   the service;
+//! - what is still to come when the answer has ended goes out, while it moves ([`finish`]);
 //! - after `Expect: 100-continue` nothing is read from the app (which is what makes hyper say "100 Continue"
 //!   to it) before the endpoint has said so, RFC 9110 §10.1.1.
 
 use std::{
     cell::{Cell, RefCell},
-    future::Future,
+    error::Error as _,
+    future::{Future, poll_fn},
+    io,
     pin::Pin,
     rc::Rc,
     sync::{
@@ -25,12 +28,18 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::wire::WireState;
+use super::{wire::WireState, worker::Worker};
+use crate::upstream::Connection;
 
 /// How long an app that waits for "100 Continue" is kept waiting for an endpoint that may not know it.
 const EXPECT_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long the rest of an upload may pause once its answer has ended, and how many such pauses it may last.
+/// No deadline and no bulkhead bounds it any more.
+const REST_PAUSE: Duration = Duration::from_secs(1);
+const REST_LIMIT: u32 = 60;
 
 /// A request's body.
 pub(super) enum Upload {
@@ -44,6 +53,8 @@ pub(super) struct Streaming {
     body: Incoming,
     progress: Rc<Progress>,
     wire: Arc<WireState>,
+    /// Its number on the wire.
+    call: u32,
     idle: Option<Duration>,
     pause: Option<Pin<Box<Sleep>>>,
     gate: Option<Gate>,
@@ -56,6 +67,8 @@ pub(super) struct Progress {
     waits_for_app: Cell<bool>,
     bytes: Cell<u64>,
     failure: RefCell<Option<UploadFailure>>,
+    /// Waits for the end.
+    waiting: RefCell<Option<Waker>>,
 }
 
 /// What broke an upload off, on the app's side.
@@ -63,14 +76,48 @@ pub(super) struct Progress {
 pub(super) enum UploadFailure {
     /// The app paused for longer than `idle`.
     Idle,
-    /// The app's body is malformed, or its connection broke.
-    Broken(String),
+    /// The app's body is malformed.
+    Malformed(String),
+    /// The app's connection ended before its body did.
+    Gone,
+}
+
+/// Whether a body ended because its framing is wrong, and not because its connection did: hyper hides the
+/// difference in the kind of an `io::Error`.
+pub(super) fn is_malformed(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    error.is_parse()
+        || source
+            .is_some_and(|source| matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
 }
 
 impl Progress {
     /// Whether the whole body has been read.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.get()
+    }
+
+    /// Waits until the whole body has been read, or nothing more will be.
+    async fn ended(&self) {
+        poll_fn(|cx| {
+            if self.ended.get() || self.failure.borrow().is_some() {
+                return Poll::Ready(());
+            }
+            self.waiting.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn fail(&self, failure: UploadFailure) {
+        self.failure.replace(Some(failure));
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
     }
 
     /// Whether the app is what the upload waits for.
@@ -98,7 +145,8 @@ impl Upload {
         gate: Option<Gate>,
     ) -> (Self, Rc<Progress>) {
         let progress = Rc::new(Progress::default());
-        let streaming = Streaming { body, progress: progress.clone(), wire, idle, pause: None, gate };
+        let call = wire.call();
+        let streaming = Streaming { body, progress: progress.clone(), wire, call, idle, pause: None, gate };
         (Self::Streaming(Box::new(streaming)), progress)
     }
 }
@@ -129,7 +177,12 @@ impl Streaming {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                self.progress.failure.replace(Some(UploadFailure::Broken(error.to_string())));
+                let failure = if is_malformed(&error) {
+                    UploadFailure::Malformed(error.to_string())
+                } else {
+                    UploadFailure::Gone
+                };
+                self.progress.fail(failure);
                 Poll::Ready(Some(Err(UploadBroken)))
             }
             Poll::Pending => {
@@ -145,7 +198,7 @@ impl Streaming {
         match pause.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => {
-                self.progress.failure.replace(Some(UploadFailure::Idle));
+                self.progress.fail(UploadFailure::Idle);
                 Poll::Ready(Some(Err(UploadBroken)))
             }
         }
@@ -154,9 +207,31 @@ impl Streaming {
     fn end(&mut self) {
         self.progress.waits_for_app.set(false);
         if !self.progress.ended.replace(true) {
-            self.wire.upload_ended();
+            self.wire.upload_ended(self.call);
+            self.progress.wake();
         }
     }
+}
+
+/// Lets the rest of an upload go out after its answer has come to its end: an endpoint may answer early and
+/// read on all the same, and then both connections are as good as new. One that has stopped to read is not
+/// waited for; its connection is cut, which lets go of the app's too.
+pub(super) fn finish(worker: Rc<Worker>, connection: Connection<Upload>, progress: Rc<Progress>) {
+    tokio::task::spawn_local(async move {
+        for _ in 0..REST_LIMIT {
+            let before = progress.bytes();
+            if timeout(REST_PAUSE, progress.ended()).await.is_ok() {
+                if progress.has_ended() {
+                    worker.upstreams.give_back(connection, worker.now());
+                }
+                return;
+            }
+            if progress.bytes() == before {
+                break;
+            }
+        }
+        connection.cut();
+    });
 }
 
 impl Body for Upload {

@@ -20,7 +20,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -32,7 +32,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::head_scan::HeadScan;
+use super::head_scan::{HeadFault, HeadScan};
 use crate::net::stream::Stream;
 
 /// What the call on a connection and its [`Wire`] tell each other. Both run on one thread; atomics because
@@ -40,9 +40,12 @@ use crate::net::stream::Stream;
 #[derive(Debug)]
 pub(super) struct WireState {
     answer: AtomicU8,
+    /// Calls that have begun.
+    calls: AtomicU32,
     /// The next bytes belong to a head, not to a body.
     expects_head: AtomicBool,
-    framing_conflict: AtomicBool,
+    /// What the scan found: a [`HeadFault`], or nothing.
+    head_fault: AtomicU8,
     head_timed_out: AtomicBool,
     kept_back: AtomicBool,
     tunnel: AtomicBool,
@@ -56,12 +59,20 @@ const OWED: u8 = 1;
 /// The last of an answer has been handed over, but may not have been written yet.
 const HANDED_OVER: u8 = 2;
 
+/// No fault was found in a head.
+const SOUND: u8 = 0;
+/// [`HeadFault::Conflict`].
+const CONFLICT: u8 = 1;
+/// [`HeadFault::TooLong`].
+const TOO_LONG: u8 = 2;
+
 impl WireState {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             answer: AtomicU8::new(IDLE),
+            calls: AtomicU32::new(0),
             expects_head: AtomicBool::new(true),
-            framing_conflict: AtomicBool::new(false),
+            head_fault: AtomicU8::new(SOUND),
             head_timed_out: AtomicBool::new(false),
             kept_back: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
@@ -69,17 +80,30 @@ impl WireState {
         })
     }
 
-    /// A call has begun: its head is here, its body follows if `has_body`. Tells whether its framing was
-    /// in conflict.
-    pub(super) fn call_begins(&self, has_body: bool) -> bool {
+    /// A call has begun: its head is here, its body follows if `has_body`. Tells what was wrong with its
+    /// head, though hyper took it.
+    pub(super) fn call_begins(&self, has_body: bool) -> Option<HeadFault> {
         self.answer.store(OWED, Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.expects_head.store(!has_body, Ordering::Relaxed);
-        self.framing_conflict.swap(false, Ordering::Relaxed)
+        match self.head_fault.swap(SOUND, Ordering::Relaxed) {
+            CONFLICT => Some(HeadFault::Conflict),
+            TOO_LONG => Some(HeadFault::TooLong),
+            _ => None,
+        }
     }
 
-    /// The request's body has been read to its end.
-    pub(super) fn upload_ended(&self) {
-        self.expects_head.store(true, Ordering::Relaxed);
+    /// The number of the call that began last.
+    pub(super) fn call(&self) -> u32 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// The body of a call's request has been read to its end. The next call may have begun by then: after an
+    /// early answer hyper reads ahead of whoever takes the body.
+    pub(super) fn upload_ended(&self, call: u32) {
+        if call == self.call() {
+            self.expects_head.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The last of the answer has been handed to hyper.
@@ -112,7 +136,7 @@ impl WireState {
         self.answer.load(Ordering::Relaxed) == OWED
     }
 
-    /// The stream, once hyper has let go of it.
+    /// The stream, once hyper has let go of it. A tunnel's is not for anybody else.
     pub(super) fn take_stream(&self) -> Option<TcpStream> {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -133,13 +157,14 @@ impl Wire {
     pub(super) fn new(
         stream: TcpStream,
         state: Arc<WireState>,
+        header_bytes: usize,
         header_timeout: Duration,
         stall_limit: Duration,
     ) -> Self {
         Self {
             stream: Some(Stream(stream)),
             state,
-            scan: HeadScan::default(),
+            scan: HeadScan::new(header_bytes),
             header_timeout,
             head_deadline: None,
             stall_limit,
@@ -153,8 +178,12 @@ impl Wire {
 
     /// Looks at bytes that begin or continue a head.
     fn scan(&mut self, bytes: &[u8]) {
-        if self.scan.feed(bytes) {
-            self.state.framing_conflict.store(true, Ordering::Relaxed);
+        if let Some(fault) = self.scan.feed(bytes) {
+            let fault = match fault {
+                HeadFault::Conflict => CONFLICT,
+                HeadFault::TooLong => TOO_LONG,
+            };
+            self.state.head_fault.store(fault, Ordering::Relaxed);
         }
         if !self.scan.is_inside_head() {
             self.head_deadline = None;
@@ -208,7 +237,7 @@ impl AsyncRead for Wire {
                 if this.state.expects_head.load(Ordering::Relaxed) && !this.state.tunnel.load(Ordering::Relaxed) {
                     this.scan(&buf.filled()[before..]);
                 } else {
-                    this.scan = HeadScan::default();
+                    this.scan.reset();
                 }
                 Poll::Ready(Ok(()))
             }
@@ -270,9 +299,7 @@ impl AsyncWrite for Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        let state = &self.state;
-        if state.kept_back() || state.head_timed_out() || state.upload_pending() {
-            *state.returned.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take().map(|stream| stream.0);
-        }
+        let stream = self.stream.take().map(|stream| stream.0);
+        *self.state.returned.lock().unwrap_or_else(PoisonError::into_inner) = stream;
     }
 }

@@ -24,15 +24,13 @@ use hyper::{
     client::conn::http1::{Builder, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::AbortHandle};
 
-use super::{Target, bell::Bell};
-use crate::{
-    model::Reason,
-    net::{stream::Stream, tcp::DialError},
-};
+use super::{Target, bell::Bell, stream::Patient};
+use crate::{model::Reason, net::tcp::DialError};
 
-/// A connection that is nobody's but the holder's. Dropping it closes it.
+/// A connection that is nobody's but the holder's. Dropping it closes it; if it has been detached, once its
+/// request has been sent.
 pub struct Connection<B>
 where
     B: Body<Data = Bytes> + 'static,
@@ -52,13 +50,14 @@ enum Driver {
     /// Whoever uses the connection. Boxed for the want of a name for its type.
     User(Pin<Box<dyn Future<Output = hyper::Result<()>>>>, Bell, Open),
     /// A task of its own.
-    Task,
+    Task(AbortHandle),
     /// Nobody any more: the connection is over.
     Ended,
 }
 
 /// Counts a connection as open for as long as its socket is.
-pub(super) struct Open {
+#[derive(Debug)]
+pub struct Open {
     target: Arc<Target>,
     of_worker: Rc<Cell<usize>>,
 }
@@ -99,7 +98,7 @@ where
     pub(super) async fn open(stream: TcpStream, open: Open) -> Result<Self, DialError> {
         let target = open.target.clone();
         let (sender, half) = Builder::new()
-            .handshake(TokioIo::new(Stream(stream)))
+            .handshake(TokioIo::new(Patient::new(stream)))
             .await
             .map_err(|error| DialError::Refused(std::io::Error::other(error)))?;
         let driver = Driver::User(Box::pin(half.with_upgrades()), Bell::new(), open);
@@ -128,7 +127,7 @@ where
         }
         let mut answer = pin!(match &self.driver {
             Driver::User(_, bell, _) => bell.still(|| self.sender.try_send_request(request)),
-            Driver::Task | Driver::Ended => self.sender.try_send_request(request),
+            Driver::Task(_) | Driver::Ended => self.sender.try_send_request(request),
         });
         let answered = poll_fn(|cx| {
             self.drive(cx);
@@ -166,15 +165,23 @@ where
 
     /// Lets the connection go on by itself from now on.
     pub fn detach(&mut self) {
-        match std::mem::replace(&mut self.driver, Driver::Task) {
+        match std::mem::replace(&mut self.driver, Driver::Ended) {
             Driver::User(half, _, open) => {
-                tokio::task::spawn_local(async move {
+                let task = tokio::task::spawn_local(async move {
                     // How it ends is told to whoever waits for an answer, or for the other protocol.
                     let _ = half.await;
                     drop(open);
                 });
+                self.driver = Driver::Task(task.abort_handle());
             }
             other => self.driver = other,
+        }
+    }
+
+    /// Closes it at once, whatever is under way.
+    pub fn cut(self) {
+        if let Driver::Task(task) = &self.driver {
+            task.abort();
         }
     }
 
@@ -222,7 +229,7 @@ where
     fn listen<T>(&self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> T) -> T {
         match &self.driver {
             Driver::User(_, bell, _) => bell.still(|| poll(&mut Context::from_waker(Waker::noop()))),
-            Driver::Task | Driver::Ended => poll(cx),
+            Driver::Task(_) | Driver::Ended => poll(cx),
         }
     }
 }

@@ -16,6 +16,7 @@
 mod bell;
 mod connection;
 mod pool;
+mod stream;
 
 use std::{
     cell::{Cell, RefCell},
@@ -35,8 +36,7 @@ use prometheus::IntGauge;
 
 use crate::net::tcp::{self, DialError};
 
-use connection::Open;
-pub use connection::{Connection, ExchangeError};
+pub use connection::{Connection, ExchangeError, Open};
 use pool::Pool;
 
 /// How long an idle connection is kept: under the five seconds after which common servers (Node.js) close
@@ -142,16 +142,18 @@ where
         deadline: Option<Instant>,
     ) -> Result<Connection<B>, DialError> {
         let stream = tcp::dial(target.addr, deadline).await?;
-        let open = {
-            let mut links = self.links.borrow_mut();
-            let link = links.entry(target.id).or_insert_with(|| Link {
-                target: target.clone(),
-                idle: Pool::default(),
-                open: Rc::default(),
-            });
-            Open::new(target.clone(), link.open.clone())
-        };
-        Connection::open(stream, open).await
+        Connection::open(stream, self.carry(target)).await
+    }
+
+    /// Counts a connection as open for as long as the guard lives: a fresh one, or one that has become a tunnel.
+    pub fn carry(&self, target: &Arc<Target>) -> Open {
+        let mut links = self.links.borrow_mut();
+        let link = links.entry(target.id).or_insert_with(|| Link {
+            target: target.clone(),
+            idle: Pool::default(),
+            open: Rc::default(),
+        });
+        Open::new(target.clone(), link.open.clone())
     }
 
     /// Takes back a connection whose exchange has ended well; it may be used again.

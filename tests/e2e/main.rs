@@ -10,14 +10,21 @@ mod admin;
 mod balancing;
 mod breaker;
 mod bulkhead;
+mod chaos;
 mod discovery;
 mod entry;
+mod expect;
 mod failures;
+mod faults;
 mod framing;
 mod lifecycle;
+mod malformed;
 mod reload;
+mod reuse;
 #[path = "../discovery/server.rs"]
 #[allow(dead_code, unreachable_pub, reason = "what discovery's own tests need of it is more")]
 mod server;
+mod streaming;
 mod support;
 mod timeouts;
+mod upgrade;

@@ -107,6 +107,11 @@ impl Client {
         self.buffer.drain(..n).collect()
     }
 
+    /// What has been read from the stream and not looked at.
+    pub(crate) fn take_buffered(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Waits for the end of the connection; returns what came before it.
     pub(crate) async fn closed(&mut self) -> Vec<u8> {
         within("the end of the connection", async { while self.more().await.is_some() {} }).await;

@@ -159,12 +159,25 @@ impl Exchange {
         Some(self.buffer.drain(..n).collect())
     }
 
+    /// Whatever comes next; `None` when the connection ends.
+    pub(crate) async fn some(&mut self) -> Option<Vec<u8>> {
+        if self.buffer.is_empty() {
+            self.more().await?;
+        }
+        Some(std::mem::take(&mut self.buffer))
+    }
+
     /// Reads until what has been read ends with `end`.
     pub(crate) async fn until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
         while !self.buffer.ends_with(end) {
             self.more().await?;
         }
         Some(std::mem::take(&mut self.buffer))
+    }
+
+    /// What has been read from the stream and not looked at.
+    pub(crate) fn take_buffered(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
     }
 
     /// Reads until the peer closes.
