@@ -7,17 +7,24 @@
 //!
 //! So a failed write is kept to ourselves: from then on bytes go nowhere, and the reading side tells how the
 //! exchange ends, by the answer that still arrived or by the end of the connection.
+//!
+//! And it lets others have their turn: hyper reads past interim answers for as long as there are any.
 
 use std::{
+    future::Future as _,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    task::yield_now,
 };
+
+/// Reads in a row after which others have their turn.
+const TURN: u8 = 8;
 
 /// The stream; bytes go nowhere once a write has failed.
 #[derive(Debug)]
@@ -25,11 +32,13 @@ pub(super) struct Stream {
     stream: TcpStream,
     /// A write has failed.
     deaf: bool,
+    /// Reads since there was nothing to read.
+    reads: u8,
 }
 
 impl Stream {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, deaf: false }
+        Self { stream, deaf: false, reads: 0 }
     }
 
     /// Lets go of `len` bytes if the peer takes none any more.
@@ -46,7 +55,15 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if self.reads == TURN {
+            self.reads = 0;
+            // Not by our own waker: that would come before the clock and the other sockets are looked at.
+            let _ = pin!(yield_now()).poll(cx);
+            return Poll::Pending;
+        }
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.reads = if read.is_ready() { self.reads + 1 } else { 0 };
+        read
     }
 }
 
