@@ -53,12 +53,7 @@ pub(super) fn start(
     Ok(Acceptor { changes, thread })
 }
 
-async fn run(
-    intakes: Intakes,
-    mut connections: usize,
-    first: Vec<(Entry, TcpListener)>,
-    mut changes: mpsc::Receiver<Change>,
-) {
+async fn run(intakes: Intakes, mut connections: usize, first: Vec<(Entry, TcpListener)>, mut changes: mpsc::Receiver<Change>) {
     let mut accepting: HashMap<Entry, AbortHandle> = HashMap::new();
     let begin = |accepting: &mut HashMap<_, _>, (entry, socket): (Entry, TcpListener)| {
         let (intakes, name) = (intakes.clone(), entry.clone());

@@ -60,9 +60,7 @@ impl Error {
 /// What to do about the two reasons for which binding fails in practice.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; another process has it, perhaps another outrigger: stop that one, or choose another port"
-        }
+        io::ErrorKind::AddrInUse => "; another process has it, perhaps another outrigger: stop that one, or choose another port",
         io::ErrorKind::PermissionDenied => "; choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE",
         io::ErrorKind::AddrNotAvailable => "; no interface here has this address",
         _ => "",

@@ -45,7 +45,9 @@ impl Listeners {
     /// Nothing has changed when one of the new ones cannot be bound.
     pub(super) fn changed_to(&self, config: &Config) -> Result<Changed, Error> {
         let mut wanted = vec![(Entry::Shared, config.listen.http)];
-        wanted.extend(config.services.values().filter_map(|s| Some((Entry::Service(s.name.clone()), s.listen?))));
+        wanted.extend(
+            config.services.values().filter_map(|s| Some((Entry::Service(s.name.clone()), s.listen?))),
+        );
         let mut bound = HashMap::with_capacity(wanted.len());
         let mut added = Vec::new();
         for (entry, addr) in wanted {

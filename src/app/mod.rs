@@ -95,11 +95,8 @@ impl Sidecar {
     fn launch(config: Config, origin: Option<Origin>) -> Result<Self, Error> {
         // What can fail comes first.
         let listeners = Listeners::bind(&config)?;
-        let observe = tcp::listen(config.listen.observe).map_err(|source| Error::Bind {
-            what: "observe",
-            addr: config.listen.observe,
-            source,
-        })?;
+        let observe = tcp::listen(config.listen.observe)
+            .map_err(|source| Error::Bind { what: "observe", addr: config.listen.observe, source })?;
         let admin = admin::socket::bind(&config.listen.admin).map_err(Error::Admin)?;
         let metrics = Metrics::new();
         let access_log = match &config.log.access {
@@ -127,9 +124,13 @@ impl Sidecar {
             seed: randomness.hash_one("seed"),
         };
         let crew = workers::start(workers, &template).map_err(Error::System)?;
-        let acceptor =
-            acceptor::start(&listeners, crew.intakes(), config.limits.connections, metrics.downstream_connections())
-                .map_err(Error::System)?;
+        let acceptor = acceptor::start(
+            &listeners,
+            crew.intakes(),
+            config.limits.connections,
+            metrics.downstream_connections(),
+        )
+        .map_err(Error::System)?;
 
         let (stop, stopped) = oneshot::channel();
         let control = control::start(control::Parts {

@@ -39,7 +39,9 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     let handles = listeners.handles(&added).map_err(|error| error.to_string())?;
     let discovery = match running.config.resolver == config.resolver {
         true => None,
-        false => Some(Discovery::new(&config.resolver, running.metrics.clone()).map_err(|error| error.to_string())?),
+        false => {
+            Some(Discovery::new(&config.resolver, running.metrics.clone()).map_err(|error| error.to_string())?)
+        }
     };
     let access_log = access_log(running, &config)?;
 
@@ -47,7 +49,8 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     origin.level.set(config.log.level);
     running.access_log = access_log.clone();
     let old = running.table.current().clone();
-    let services = Services::new(&config, &running.metrics, access_log, running.workers, Some(&old), now());
+    let services =
+        Services::new(&config, &running.metrics, access_log, running.workers, Some(&old), now());
     running.table.replace(services);
     running.acceptor.change(removed, handles, config.limits.connections).await;
     running.listeners = listeners;

@@ -83,6 +83,10 @@ impl SourceLink for Link {
 
     fn status(&self) -> SourceStatus {
         let status = &self.snapshots.borrow().status;
-        SourceStatus { last_answer: status.last_answer, problem: status.problem.clone(), drop_at: status.drop_at }
+        SourceStatus {
+            last_answer: status.last_answer,
+            problem: status.problem.clone(),
+            drop_at: status.drop_at,
+        }
     }
 }

@@ -62,7 +62,8 @@ struct Handle {
 pub(super) fn start(count: usize, template: &WorkerSettings) -> io::Result<Workers> {
     let (alive, ended) = mpsc::channel(1);
     let start = |index| {
-        let settings = WorkerSettings { index, seed: template.seed.wrapping_add(index as u64), ..template.clone() };
+        let settings =
+            WorkerSettings { index, seed: template.seed.wrapping_add(index as u64), ..template.clone() };
         let (intake, accepted) = Intake::new();
         let (commands, orders) = mpsc::channel(4);
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;

@@ -56,7 +56,9 @@ pub enum DialError {
 pub async fn dial(addr: SocketAddr, deadline: Option<Instant>) -> Result<TcpStream, DialError> {
     let connecting = TcpStream::connect(addr);
     let connected = match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), connecting).await.map_err(|_| DialError::Timeout)?,
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline.into(), connecting).await.map_err(|_| DialError::Timeout)?
+        }
         None => connecting.await,
     };
     let stream = connected.map_err(|error| match error.kind() {

@@ -31,7 +31,11 @@ pub struct BreakerOpen {
 
 impl Breaker {
     pub(super) fn new(service: ServiceName, settings: Settings, metrics: &ServiceMetrics, now: Instant) -> Self {
-        Self { service, core: Mutex::new(Core::new(settings, now)), transitions: metrics.breaker_transitions.clone() }
+        Self {
+            service,
+            core: Mutex::new(Core::new(settings, now)),
+            transitions: metrics.breaker_transitions.clone(),
+        }
     }
 
     /// Asks for leave to make one attempt.

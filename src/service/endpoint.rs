@@ -181,8 +181,7 @@ impl LiveSet {
 
     /// The state for a new set: endpoints that were there before keep theirs.
     pub(super) fn succeeding(before: &Self, set: EndpointSet, metrics: &ServiceMetrics) -> Self {
-        let known: HashMap<SocketAddr, &Arc<Live>> =
-            before.live.iter().map(|live| (live.endpoint.addr, live)).collect();
+        let known: HashMap<SocketAddr, &Arc<Live>> = before.live.iter().map(|live| (live.endpoint.addr, live)).collect();
         let live = set
             .endpoints()
             .iter()

@@ -54,7 +54,9 @@ impl Lifecycle {
         }
         let mut cold = lock(&self.0.cold);
         let services = self.0.table.current();
-        cold.retain(|name| services.find(name).is_some_and(|service| service.endpoints().set().endpoints().is_empty()));
+        cold.retain(|name| {
+            services.find(name).is_some_and(|service| service.endpoints().set().endpoints().is_empty())
+        });
         if cold.is_empty() {
             return Readiness::Ready;
         }

@@ -132,9 +132,7 @@ impl Service {
             Some(old) => old.endpoints.clone(),
             // Another source: the old one's endpoints serve until the new one has spoken.
             None => Arc::new(Endpoints {
-                live: ArcSwap::new(
-                    old.map_or_else(|| Arc::new(LiveSet::empty()), |old| old.endpoints.live.load_full()),
-                ),
+                live: ArcSwap::new(old.map_or_else(|| Arc::new(LiveSet::empty()), |old| old.endpoints.live.load_full())),
                 link: Mutex::default(),
             }),
         };
