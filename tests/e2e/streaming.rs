@@ -244,13 +244,13 @@ async fn an_early_answer_from_an_endpoint_that_reads_on() {
 
 #[tokio::test]
 async fn an_app_that_goes_away_before_its_answer() {
-    let (closed, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let (closed, mut seen) = tokio::sync::mpsc::channel(8);
     let origin = Origin::scripted(move |mut exchange| {
         let closed = closed.clone();
         async move {
             exchange.request().await;
             exchange.closed().await;
-            closed.send(()).unwrap();
+            closed.send(()).await.unwrap();
         }
     })
     .await;
