@@ -64,6 +64,8 @@ pub(super) struct Streaming {
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     ended: Cell<bool>,
+    /// The endpoint has not asked for it yet.
+    held_back: Cell<bool>,
     waits_for_app: Cell<bool>,
     bytes: Cell<u64>,
     failure: RefCell<Option<UploadFailure>>,
@@ -145,6 +147,7 @@ impl Upload {
         gate: Option<Gate>,
     ) -> (Self, Rc<Progress>) {
         let progress = Rc::new(Progress::default());
+        progress.held_back.set(gate.is_some());
         let call = wire.call();
         let streaming = Streaming { body, progress: progress.clone(), wire, call, idle, pause: None, gate };
         (Self::Streaming(Box::new(streaming)), progress)
@@ -158,6 +161,7 @@ impl Streaming {
                 return Poll::Pending;
             }
             self.gate = None;
+            self.progress.held_back.set(false);
         }
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -215,8 +219,12 @@ impl Streaming {
 
 /// Lets the rest of an upload go out after its answer has come to its end: an endpoint may answer early and
 /// read on all the same, and then both connections are as good as new. One that has stopped to read is not
-/// waited for; its connection is cut, which lets go of the app's too.
+/// waited for; its connection is cut, which lets go of the app's too. So is one that never asked for the body
+/// after `Expect: 100-continue`: the app will not send it, and whether it thinks so is anybody's guess.
 pub(super) fn finish(worker: Rc<Worker>, connection: Connection<Upload>, progress: Rc<Progress>) {
+    if progress.held_back.get() {
+        return connection.cut();
+    }
     tokio::task::spawn_local(async move {
         for _ in 0..REST_LIMIT {
             let before = progress.bytes();

@@ -2,7 +2,7 @@
 
 use crate::support::{Client, Origin, Sidecar, origin::ok, within};
 
-async fn with_names() -> (Origin, tokio::sync::mpsc::UnboundedReceiver<String>, Sidecar) {
+async fn with_names() -> (Origin, tokio::sync::mpsc::Receiver<String>, Sidecar) {
     let (origin, requests) = Origin::recording(ok("hi")).await;
     let yaml = format!(
         "services: {{orders: {{static: ['{}'], aliases: [orders.prod], listen: '127.0.0.1:0'}}}}",

@@ -48,6 +48,7 @@ async fn an_endpoint_that_does_not_spares_the_app() {
         sidecar.settles("a", &[("ok", 1)]).await;
         // The app sends no body now, so nobody can tell where the next request begins: the connection ends.
         client.closed().await;
+        drop(client);
         eventually("every connection to go", async || sidecar.open("a", "upstream").await == 0).await;
         eventually("every connection to go", async || sidecar.open("", "downstream").await == 0).await;
     }

@@ -98,7 +98,7 @@ async fn a_half_closed_tunnel_carries_the_other_half() {
 #[tokio::test]
 async fn a_silent_tunnel_ends() {
     let origin = switching(echo).await;
-    let sidecar = Sidecar::before(&origin, ", timeout: {tunnel: 100ms}").await;
+    let sidecar = Sidecar::before(&origin, ", timeout: {tunnel: 500ms}").await;
     let mut client = tunnel(&sidecar).await;
     client.send("x").await;
     assert_eq!(client.closed().await, b"x");
@@ -109,9 +109,9 @@ async fn a_silent_tunnel_ends() {
 #[tokio::test]
 async fn a_tunnel_is_bound_by_no_deadline_of_calls() {
     let origin = switching(echo).await;
-    let sidecar = Sidecar::before(&origin, ", timeout: {request: 50ms, idle: 50ms, total: 50ms}").await;
+    let sidecar = Sidecar::before(&origin, ", timeout: {request: 300ms, idle: 300ms, total: 300ms}").await;
     let slow = Origin::scripted(|mut exchange| async move { exchange.closed().await }).await;
-    let clock = Sidecar::before(&slow, ", timeout: 100ms").await;
+    let clock = Sidecar::before(&slow, ", timeout: 500ms").await;
     let mut client = tunnel(&sidecar).await;
     assert_eq!(clock.get("a", "/").await.status, 504, "so much time has passed");
     client.send("still here").await;

@@ -71,14 +71,14 @@ impl Origin {
     }
 
     /// The same, and hands on every request as it was read.
-    pub(crate) async fn recording(answer: impl Into<String>) -> (Self, mpsc::UnboundedReceiver<String>) {
-        let (requests, received) = mpsc::unbounded_channel();
+    pub(crate) async fn recording(answer: impl Into<String>) -> (Self, mpsc::Receiver<String>) {
+        let (requests, received) = mpsc::channel(1024);
         let answer: Arc<str> = answer.into().into();
         let origin = Self::scripted(move |mut exchange| {
             let (answer, requests) = (answer.clone(), requests.clone());
             async move {
                 while let Some(request) = exchange.request().await {
-                    let _ = requests.send(request);
+                    let _ = requests.try_send(request);
                     exchange.send(answer.as_bytes()).await;
                 }
             }
