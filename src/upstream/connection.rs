@@ -156,6 +156,10 @@ where
         body: &mut Incoming,
         cx: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        // A small body has come with its head: no need to ask the socket for more.
+        if let ready @ Poll::Ready(_) = self.listen(cx, |cx| Pin::new(&mut *body).poll_frame(cx)) {
+            return ready;
+        }
         self.drive(cx);
         self.listen(cx, |cx| Pin::new(body).poll_frame(cx))
     }
@@ -174,14 +178,9 @@ where
         }
     }
 
-    /// Whether the endpoint has closed it, or has broken the silence of an idle connection.
-    pub fn is_closed(&mut self) -> bool {
-        if let Driver::User(half, bell, _) = &mut self.driver {
-            bell.hold();
-            if half.as_mut().poll(&mut Context::from_waker(bell.waker())).is_ready() {
-                self.driver = Driver::Ended;
-            }
-        }
+    /// Whether it is known to be closed. An idle connection may be without its being known: the next exchange
+    /// finds out before it sends anything.
+    pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
@@ -191,7 +190,7 @@ where
     }
 
     /// Whether it can carry another exchange.
-    pub fn is_reusable(&mut self) -> bool {
+    pub fn is_reusable(&self) -> bool {
         !self.outdated && self.target.retired().is_none() && !self.is_closed()
     }
 
@@ -200,8 +199,12 @@ where
         &self.target
     }
 
-    pub(super) fn mark_reused(&mut self) {
+    /// Puts it to rest until the next exchange: what happens on the socket meanwhile wakes nobody.
+    pub(super) fn rest(&mut self) {
         self.reused = true;
+        if let Driver::User(_, bell, _) = &self.driver {
+            bell.hold();
+        }
     }
 
     /// Lets reads and writes happen, if that is our business.

@@ -160,7 +160,7 @@ where
             return;
         }
         if let Some(link) = self.links.borrow_mut().get_mut(&connection.target().id) {
-            connection.mark_reused();
+            connection.rest();
             link.idle.put(connection, now, IDLE_MAX);
         }
     }

@@ -22,14 +22,14 @@ impl<C> Default for Pool<C> {
 
 impl<C> Pool<C> {
     /// Takes the newest one that is young enough and usable, dropping what is not.
-    pub(super) fn take(&mut self, now: Instant, limit: Duration, mut usable: impl FnMut(&mut C) -> bool) -> Option<C> {
-        while let Some((since, mut thing)) = self.idle.pop_back() {
+    pub(super) fn take(&mut self, now: Instant, limit: Duration, usable: impl Fn(&C) -> bool) -> Option<C> {
+        while let Some((since, thing)) = self.idle.pop_back() {
             if now.saturating_duration_since(since) >= limit {
                 // Everything below is older still.
                 self.idle.clear();
                 return None;
             }
-            if usable(&mut thing) {
+            if usable(&thing) {
                 return Some(thing);
             }
         }
