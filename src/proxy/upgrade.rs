@@ -25,6 +25,7 @@ pub(super) fn spawn(call: Call, mut attempt: Attempt, downstream: OnUpgrade, ups
     tokio::task::spawn_local(async move {
         let limit = call.service.config().policy.timeout.tunnel;
         attempt.settle(call.worker.now(), Outcome::Ok);
+        let _open = attempt.keep_counted(&call.worker);
         let upstream = async {
             match upstream {
                 Some(upstream) => upstream.await.map_err(drop),

@@ -58,7 +58,8 @@ enum Driver {
 }
 
 /// Counts a connection as open for as long as its socket is.
-pub(super) struct Open {
+#[derive(Debug)]
+pub struct Open {
     target: Arc<Target>,
     of_worker: Rc<Cell<usize>>,
 }

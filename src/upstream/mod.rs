@@ -35,8 +35,7 @@ use prometheus::IntGauge;
 
 use crate::net::tcp::{self, DialError};
 
-use connection::Open;
-pub use connection::{Connection, ExchangeError};
+pub use connection::{Connection, ExchangeError, Open};
 use pool::Pool;
 
 /// How long an idle connection is kept: under the five seconds after which common servers (Node.js) close
@@ -142,16 +141,19 @@ where
         deadline: Option<Instant>,
     ) -> Result<Connection<B>, DialError> {
         let stream = tcp::dial(target.addr, deadline).await?;
-        let open = {
-            let mut links = self.links.borrow_mut();
-            let link = links.entry(target.id).or_insert_with(|| Link {
-                target: target.clone(),
-                idle: Pool::default(),
-                open: Rc::default(),
-            });
-            Open::new(target.clone(), link.open.clone())
-        };
-        Connection::open(stream, open).await
+        Connection::open(stream, self.count(target)).await
+    }
+
+    /// Counts one more connection as open, until the guard drops. To be asked for by who takes a connection's
+    /// socket away from it (an upgrade): it is still open, and to be cut with the others.
+    pub fn count(&self, target: &Arc<Target>) -> Open {
+        let mut links = self.links.borrow_mut();
+        let link = links.entry(target.id).or_insert_with(|| Link {
+            target: target.clone(),
+            idle: Pool::default(),
+            open: Rc::default(),
+        });
+        Open::new(target.clone(), link.open.clone())
     }
 
     /// Takes back a connection whose exchange has ended well; it may be used again.
