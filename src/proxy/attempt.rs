@@ -26,7 +26,7 @@ use crate::{
     net::tcp::DialError,
     policy::deadline::Deadline,
     service::{Service, Slot, Trial},
-    upstream::{Connection, ExchangeError, Target},
+    upstream::{Connection, ExchangeError, Open, Target},
 };
 
 /// What an attempt holds while it lasts: its endpoint's slot and the breaker's trial. Its outcome is known
@@ -71,6 +71,11 @@ impl Attempt {
     /// Whether a half-open breaker waits for this attempt.
     pub(super) fn is_probe(&self) -> bool {
         self.trial.as_ref().is_some_and(Trial::is_probe)
+    }
+
+    /// Counts the connection as open for as long as the guard lives, whatever has become of its exchange.
+    pub(super) fn keep_counted(&self, worker: &Worker) -> Open {
+        worker.upstreams.count(self.slot.live().target())
     }
 
     /// Whether it has to end, because its endpoint has been gone for too long.

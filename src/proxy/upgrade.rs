@@ -28,9 +28,9 @@ pub(super) fn spawn(
     downstream: OnUpgrade,
     upstream: Option<OnUpgrade>,
 ) {
-    let carried = call.worker.upstreams.carry(attempt.target());
+    let counted = attempt.keep_counted(&call.worker);
     tokio::task::spawn_local(async move {
-        let (_open, _carried) = (open, carried);
+        let (_open, _counted) = (open, counted);
         let limit = call.service.config().policy.timeout.tunnel;
         attempt.settle(call.worker.now(), Outcome::Ok);
         let upstream = async {

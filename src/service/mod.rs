@@ -253,6 +253,9 @@ impl Service {
     }
 }
 
+#[cfg(test)]
+mod tests;
+
 /// Locks, whatever happened to the last holder: the critical sections here leave nothing half-done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -142,11 +142,12 @@ where
         deadline: Option<Instant>,
     ) -> Result<Connection<B>, DialError> {
         let stream = tcp::dial(target.addr, deadline).await?;
-        Connection::open(stream, self.carry(target)).await
+        Connection::open(stream, self.count(target)).await
     }
 
-    /// Counts a connection as open for as long as the guard lives: a fresh one, or one that has become a tunnel.
-    pub fn carry(&self, target: &Arc<Target>) -> Open {
+    /// Counts one more connection as open, until the guard drops. To be asked for by who takes a connection's
+    /// socket away from it (an upgrade): it is still open, and to be cut with the others.
+    pub fn count(&self, target: &Arc<Target>) -> Open {
         let mut links = self.links.borrow_mut();
         let link = links.entry(target.id).or_insert_with(|| Link {
             target: target.clone(),

@@ -270,3 +270,26 @@ async fn other_servers_take_over_at_a_reload_without_a_gap() {
     eventually("the endpoint to be dropped", async || process.get("a", "/").await.status == 503).await;
     drop(two);
 }
+
+#[tokio::test]
+async fn a_tunnel_to_a_removed_endpoint_is_cut_at_the_drain_limit_too() {
+    let echo = Origin::scripted(|mut exchange| async move {
+        exchange.request().await;
+        exchange.send("HTTP/1.1 101 x\r\nupgrade: echo\r\nconnection: upgrade\r\n\r\n").await;
+        exchange.closed().await;
+    })
+    .await;
+    let other = Origin::ok("other").await;
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("list.yaml");
+    std::fs::write(&list, format!("[{{address: '{}'}}]", echo.addr())).unwrap();
+    let yaml = format!("drain: {{for: 100ms}}\nservices: {{a: {{file: '{}'}}}}", list.display());
+    let sidecar = Sidecar::start(&yaml).await;
+    let mut socket = sidecar.client().await;
+    socket.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").await;
+    assert!(socket.head().await.unwrap().starts_with("HTTP/1.1 101"));
+    std::fs::write(folder.path().join("new"), format!("[{{address: '{}'}}]", other.addr())).unwrap();
+    std::fs::rename(folder.path().join("new"), &list).unwrap();
+    assert!(socket.closed().await.is_empty());
+    eventually("everything to be given back", async || sidecar.is_quiet("a").await).await;
+}

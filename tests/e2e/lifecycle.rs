@@ -2,7 +2,7 @@
 
 use tokio::net::TcpStream;
 
-use crate::support::{Client, Held, Origin, Process, eventually, within};
+use crate::support::{Client, Held, Origin, Process, Sidecar, eventually, within};
 
 async fn refuses_connections(addr: std::net::SocketAddr) {
     eventually("the port to close", async || TcpStream::connect(addr).await.is_err()).await;
@@ -204,4 +204,26 @@ async fn a_drained_endpoint_gets_no_new_attempts_while_those_in_flight_finish() 
 /// Calls that have been answered.
 async fn two_answers(process: &Process) -> u64 {
     process.view("a").await.calls.get("ok").copied().unwrap_or(0)
+}
+
+#[tokio::test]
+async fn at_the_limit_of_connections_the_next_waits_for_one_to_leave_whatever_the_port() {
+    let origin = Origin::ok("fine").await;
+    let yaml = format!(
+        "limits: {{connections: 1}}\nservices:\n  a: {{static: ['{0}'], listen: '127.0.0.1:0'}}\n  \
+         b: {{static: ['{0}'], listen: '127.0.0.1:0'}}",
+        origin.addr()
+    );
+    let sidecar = Sidecar::start(&yaml).await;
+    for port in [sidecar.http(), sidecar.port_of("a"), sidecar.port_of("b")] {
+        assert_eq!(Client::connect(port).await.get("a", "/", "").await.text(), "fine");
+    }
+    let mut first = sidecar.client().await;
+    assert_eq!(first.get("a", "/", "").await.text(), "fine");
+    let mut second = Client::connect(sidecar.port_of("b")).await;
+    second.send("GET / HTTP/1.1\r\nHost: b\r\n\r\n").await;
+    assert_eq!(first.get("a", "/", "").await.text(), "fine");
+    assert_eq!(sidecar.calls("b", "ok").await, 1, "the second has to wait");
+    drop(first);
+    assert_eq!(second.reply().await.text(), "fine");
 }

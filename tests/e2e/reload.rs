@@ -304,3 +304,21 @@ async fn no_call_is_lost_over_twenty_reloads() {
     assert_eq!(view.calls.keys().collect::<Vec<_>>(), ["ok"]);
     assert_eq!(view.calls["ok"], answered.load(Ordering::SeqCst) as u64);
 }
+
+#[tokio::test]
+async fn a_drained_endpoint_stays_drained() {
+    let (one, two) = (Origin::ok("one").await, Origin::ok("two").await);
+    let both = |rest: &str| format!("services: {{a: {{static: ['{}', '{}']{rest}}}}}", one.addr(), two.addr());
+    let process = Process::start(&both("")).await;
+    process.admin(&format!("/drain/{}", one.addr())).await;
+    process.reload(&both(", timeout: 1s")).await;
+    // Another source, even, that names the same instance.
+    let list = process.file("list.yaml");
+    std::fs::write(&list, format!("[{{address: '{}'}}, {{address: '{}', weight: 3}}]", one.addr(), two.addr()))
+        .unwrap();
+    process.reload(&format!("services: {{a: {{file: '{}'}}}}", list.display())).await;
+    eventually("the file's weight", async || process.view("a").await.endpoints.iter().any(|e| e.weight == 3)).await;
+    for _ in 0..10 {
+        assert_eq!(process.get("a", "/").await.text(), "two");
+    }
+}
