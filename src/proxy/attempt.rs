@@ -83,11 +83,6 @@ impl Attempt {
         self.slot.live().target().is_cut()
     }
 
-    /// What connections to it lead to.
-    pub(super) fn target(&self) -> &Arc<Target> {
-        self.slot.live().target()
-    }
-
     /// The attempt is over: breaker and metrics learn its outcome, the slot is free.
     pub(super) fn end(mut self, now: Instant, outcome: Outcome) {
         self.finish(now, outcome);
