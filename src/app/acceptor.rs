@@ -17,7 +17,10 @@ use tokio::{
 };
 
 use super::listeners::Listeners;
-use crate::proxy::listener::{self, Entry, Intake, Intakes};
+use crate::{
+    config::Entry,
+    proxy::listener::{self, Intake, Intakes},
+};
 
 /// What the acceptor is told. The one reply says that it has been done.
 #[derive(Debug)]

@@ -11,7 +11,11 @@ use std::{
 };
 
 use super::Error;
-use crate::{config::Config, model::ServiceName, net::tcp, proxy::listener::Entry};
+use crate::{
+    config::{Config, Entry, Listener},
+    model::ServiceName,
+    net::tcp,
+};
 
 /// The sockets of one configuration, by what they stand for.
 #[derive(Debug)]
@@ -44,11 +48,10 @@ impl Listeners {
     /// The sockets of another config: those that stay, those that pass to another service, and new ones.
     /// Nothing has changed when one of the new ones cannot be bound.
     pub(super) fn changed_to(&self, config: &Config) -> Result<Changed, Error> {
-        let mut wanted = vec![(Entry::Shared, config.listen.http)];
-        wanted.extend(config.services.values().filter_map(|s| Some((Entry::Service(s.name.clone()), s.listen?))));
+        let wanted = config.listeners();
         let mut bound = HashMap::with_capacity(wanted.len());
         let mut added = Vec::new();
-        for (entry, addr) in wanted {
+        for Listener { entry, addr } in wanted {
             let stays = self.bound.get(&entry).filter(|bound| bound.configured == addr);
             let passes = || self.bound.values().find(|bound| bound.configured == addr && addr.port() != 0);
             let kept = stays.or_else(passes).map(|bound| bound.socket.try_clone());

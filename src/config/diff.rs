@@ -62,7 +62,7 @@ pub struct Listener {
 }
 
 /// What is behind a listener.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Entry {
     /// Any service, by name.
     Shared,

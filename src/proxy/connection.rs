@@ -23,13 +23,13 @@ use tokio::{
 
 use super::{
     Failure, call,
-    entry::Entry,
     listener::OpenConnection,
     local_reply,
     wire::{Wire, WireState},
     worker::Worker,
 };
 use crate::{
+    config::Entry,
     model::{Outcome, Reason},
     telemetry::access_log::Record,
 };

@@ -2,8 +2,8 @@
 //!
 //! On a service's own port there is nothing to ask. On the shared port the request's authority tells: the
 //! absolute URI's, as a forward proxy's client writes it, or else the Host header's. RFC 9112 §3.2: with an
-//! absolute URI the Host header counts for nothing (two of them are wrong even there); a request without exactly one Host, or with one that
-//! cannot be a host, is malformed.
+//! absolute URI the Host header counts for nothing (two of them are wrong even there); a request without
+//! exactly one Host, or with one that cannot be a host, is malformed.
 
 use std::sync::Arc;
 
@@ -16,18 +16,10 @@ use http::{
 
 use super::{Failure, headers};
 use crate::{
-    model::{Reason, ServiceName},
+    config::Entry,
+    model::Reason,
     service::{Service, Services},
 };
-
-/// What a listener stands for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Entry {
-    /// Any service, by the name that the request gives.
-    Shared,
-    /// One service, whatever the request says.
-    Service(ServiceName),
-}
 
 /// A call that knows its service.
 pub(super) struct Routed {

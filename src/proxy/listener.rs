@@ -23,9 +23,7 @@ use tokio::{
 };
 
 use super::{connection, worker::Worker};
-use crate::net::tcp;
-
-pub use super::entry::Entry;
+use crate::{config::Entry, net::tcp};
 
 /// How long to pause when the process has run out of file descriptors: nothing else helps.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);

@@ -39,7 +39,6 @@ where
     sender: SendRequest<B>,
     driver: Driver,
     target: Arc<Target>,
-    reused: bool,
     /// The endpoint speaks HTTP/1.0. hyper would answer in kind from now on, and a body of unknown length
     /// would be lost: such a connection carries one exchange.
     outdated: bool,
@@ -102,7 +101,7 @@ where
             .await
             .map_err(|error| DialError::Refused(std::io::Error::other(error)))?;
         let driver = Driver::User(Box::pin(half.with_upgrades()), Bell::new(), open);
-        Ok(Self { sender, driver, target, reused: false, outdated: false })
+        Ok(Self { sender, driver, target, outdated: false })
     }
 
     /// Sends one request and waits for the head of its answer. The body of the answer keeps the connection
@@ -191,11 +190,6 @@ where
         self.sender.is_closed()
     }
 
-    /// Whether it has carried an exchange before: only then can the endpoint have closed it meanwhile.
-    pub fn is_reused(&self) -> bool {
-        self.reused
-    }
-
     /// Whether it can carry another exchange.
     pub fn is_reusable(&self) -> bool {
         !self.outdated && self.target.retired().is_none() && !self.is_closed()
@@ -207,8 +201,7 @@ where
     }
 
     /// Puts it to rest until the next exchange: what happens on the socket meanwhile wakes nobody.
-    pub(super) fn rest(&mut self) {
-        self.reused = true;
+    pub(super) fn rest(&self) {
         if let Driver::User(_, bell, _) = &self.driver {
             bell.hold();
         }

@@ -158,7 +158,7 @@ where
     }
 
     /// Takes back a connection whose exchange has ended well; it may be used again.
-    pub fn give_back(&self, mut connection: Connection<B>, now: Instant) {
+    pub fn give_back(&self, connection: Connection<B>, now: Instant) {
         if !connection.is_reusable() {
             return;
         }
