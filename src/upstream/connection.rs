@@ -29,6 +29,10 @@ use tokio::{net::TcpStream, task::AbortHandle};
 use super::{Target, bell::Bell, stream::Patient};
 use crate::{model::Reason, net::tcp::DialError};
 
+/// How much of an answer may be read ahead of its app, and how long its head may be. hyper's own limit is
+/// over three times that; what a stalled app costs us is worth more than the last bit of throughput.
+const BUFFER: usize = 128 * 1024;
+
 /// A connection that is nobody's but the holder's. Dropping it closes it; if it has been detached, once its
 /// request has been sent.
 pub struct Connection<B>
@@ -97,6 +101,7 @@ where
     pub(super) async fn open(stream: TcpStream, open: Open) -> Result<Self, DialError> {
         let target = open.target.clone();
         let (sender, half) = Builder::new()
+            .max_buf_size(BUFFER)
             .handshake(TokioIo::new(Patient::new(stream)))
             .await
             .map_err(|error| DialError::Refused(std::io::Error::other(error)))?;
