@@ -28,11 +28,11 @@ pub(super) fn spawn(
     downstream: OnUpgrade,
     upstream: Option<OnUpgrade>,
 ) {
+    attempt.settle(call.worker.now(), Outcome::Ok);
     let counted = attempt.keep_counted(&call.worker);
     tokio::task::spawn_local(async move {
         let (_open, _counted) = (open, counted);
         let limit = call.service.config().policy.timeout.tunnel;
-        attempt.settle(call.worker.now(), Outcome::Ok);
         let upstream = async {
             match upstream {
                 Some(upstream) => upstream.await.map_err(drop),
