@@ -14,6 +14,9 @@ use super::{
 };
 use crate::model::Reason;
 
+/// Trouble that has only just begun when the run ends is no story yet.
+const WORTH_TELLING: Duration = Duration::from_millis(500);
+
 /// Tells a run of the demo; a paragraph a service.
 pub(crate) fn story(elapsed: Duration, rate: u32, statistics: &Statistics, breakers: &[Watch]) -> String {
     let mut text = totals(elapsed, statistics);
@@ -21,8 +24,8 @@ pub(crate) fn story(elapsed: Duration, rate: u32, statistics: &Statistics, break
         let watch = breakers.get(index).cloned().unwrap_or_default();
         let unwell = role.character.unwell_for(elapsed);
         let told = match role.character.trouble() {
-            Some((from, _, Mood::Failing)) if !unwell.is_zero() => failing(role, service, &watch, from, unwell),
-            Some((_, _, Mood::Slower)) if !unwell.is_zero() => slower(role, service, rate, unwell),
+            Some((from, _, Mood::Failing)) if unwell >= WORTH_TELLING => failing(role, service, &watch, from, unwell),
+            Some((_, _, Mood::Slower)) if unwell >= WORTH_TELLING => slower(role, service, rate, unwell),
             Some(_) => format!("{} had no trouble yet: run the demo for 20 s or longer to see some.", role.name),
             None => untouched(role, service),
         };
