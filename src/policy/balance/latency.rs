@@ -12,8 +12,12 @@
 
 use std::time::{Duration, Instant};
 
-/// In how long the past loses e-fold (Finagle's and linkerd's default).
+/// In how long the past loses e-fold, at the most (Finagle's and linkerd's default) and at the least.
 const DECAY_MS: f64 = 10_000.0;
+const SHORTEST_DECAY_MS: f64 = 1_000.0;
+
+/// The decay of a latency, as a multiple of it.
+const DECAY_FACTOR: f64 = 50.0;
 
 /// How far the clock of one sharer may be behind another's: a stamp in the near future is now.
 const RACE_MS: u32 = 60_000;
@@ -63,7 +67,7 @@ impl PeakEwma {
             // Within one tick of the stamp a lower one weighs nothing; the stamp stays, so that time adds up.
             return;
         }
-        let past = keeps(elapsed);
+        let past = self.keeps(elapsed);
         self.micros = (f64::from(self.micros) * past + f64::from(took) * (1.0 - past)) as f32;
         self.stamp = self.millis(now);
     }
@@ -72,8 +76,14 @@ impl PeakEwma {
     pub fn read(self, now: Instant) -> f64 {
         match self.elapsed_ms(now) {
             0 => f64::from(self.micros),
-            elapsed => f64::from(self.micros) * keeps(elapsed),
+            elapsed => f64::from(self.micros) * self.keeps(elapsed),
         }
+    }
+
+    /// What is left of the past after so long.
+    fn keeps(self, elapsed_ms: u32) -> f64 {
+        let decay = (f64::from(self.micros) / 1e3 * DECAY_FACTOR).clamp(SHORTEST_DECAY_MS, DECAY_MS);
+        (-f64::from(elapsed_ms) / decay).exp()
     }
 
     fn elapsed_ms(self, now: Instant) -> u32 {
@@ -84,11 +94,6 @@ impl PeakEwma {
     fn millis(self, now: Instant) -> u32 {
         now.saturating_duration_since(self.base).as_millis() as u32
     }
-}
-
-/// What is left of the past after so long.
-fn keeps(elapsed_ms: u32) -> f64 {
-    (-f64::from(elapsed_ms) / DECAY_MS).exp()
 }
 
 #[cfg(test)]
@@ -127,6 +132,15 @@ mod tests {
     }
 
     #[test]
+    fn a_hiccup_is_forgotten_in_seconds() {
+        let base = Instant::now();
+        let mut ewma = PeakEwma::new(base);
+        ewma.observe(base, 20 * MS);
+        assert!(near(ewma.read(base + 1_000 * MS), 20_000.0 / std::f64::consts::E));
+        assert!(ewma.read(base + 4_000 * MS) < 500.0, "about what the others take");
+    }
+
+    #[test]
     fn nothing_known_is_zero_and_known_never_is() {
         let base = Instant::now();
         let mut ewma = PeakEwma::new(base);
@@ -139,11 +153,11 @@ mod tests {
     fn many_fast_answers_a_millisecond_bring_it_down_as_time_does() {
         let base = Instant::now();
         let mut ewma = PeakEwma::new(base);
-        ewma.observe(base, 100 * MS);
+        ewma.observe(base, 1_000 * MS);
         for n in 0..100_000 {
             ewma.observe(base + Duration::from_micros(n * 100), MS);
         }
-        let expected = 1_000.0 + 99_000.0 / std::f64::consts::E;
+        let expected = 1_000.0 + 999_000.0 / std::f64::consts::E;
         let got = ewma.read(base + 10_000 * MS);
         assert!((got - expected).abs() < expected * 0.01, "{got} instead of {expected}");
     }
@@ -181,7 +195,7 @@ mod tests {
         ewma.observe(base + 4_990 * MS, MS);
         assert!(near(ewma.read(base + 4_990 * MS), 10_000.0));
         ewma.observe(base + 4_990 * MS, 20 * MS);
-        assert!(near(ewma.read(base + 5_000 * MS), 20_000.0), "a peak counts all the same");
+        assert!(near(ewma.read(base + 4_990 * MS), 20_000.0), "a peak counts all the same");
     }
 
     #[test]
@@ -194,7 +208,7 @@ mod tests {
             assert_eq!(ewma.read(base + now), 0.0, "{} s", now.as_secs());
             ewma.observe(base + now, 100 * MS);
             assert!(near(ewma.read(base + now), 100_000.0));
-            assert!(near(ewma.read(base + now + 10_000 * MS), 36_787.9));
+            assert!(near(ewma.read(base + now + 5_000 * MS), 36_787.9));
         }
     }
 }
