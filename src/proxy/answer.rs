@@ -126,18 +126,19 @@ impl Rest {
         if let Some(note) = call.note() {
             note.bytes_out = bytes;
         }
-        call.end(outcome);
+        call.end(now, outcome);
     }
 
     /// The body has ended before its time.
     fn cut_short(self, bytes: u64, outcome: Outcome, of_attempt: Outcome, why: &str) {
         let Self { mut call, attempt, .. } = self;
-        attempt.end(call.worker.now(), of_attempt);
+        let now = call.worker.now();
+        attempt.end(now, of_attempt);
         if let Some(note) = call.note() {
             note.bytes_out = bytes;
             note.details = Some(why.to_owned());
         }
-        call.end(outcome);
+        call.end(now, outcome);
     }
 }
 

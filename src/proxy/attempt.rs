@@ -12,10 +12,10 @@ use std::{
 
 use http::{Request, Response, StatusCode, header::UPGRADE};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tokio::time::sleep_until;
 
 use super::{
     Failure,
+    alarm::Alarm,
     call::{Call, Outgoing, upload_failure},
     headers,
     upload::{Progress, Upload},
@@ -106,9 +106,13 @@ impl Drop for Attempt {
 }
 
 /// Makes one attempt, up to the head of its answer.
-pub(super) async fn run(call: &mut Call, outgoing: Outgoing) -> Result<Attempted, Failure> {
+pub(super) async fn run(
+    call: &mut Call,
+    outgoing: Outgoing,
+    alarm: &Alarm,
+    started: Instant,
+) -> Result<Attempted, Failure> {
     let (worker, service) = (call.worker.clone(), call.service.clone());
-    let started = worker.now();
     let trial = match service.breaker() {
         Some(breaker) => Some(breaker.admit(started).map_err(|open| Failure {
             retry_after: open.retry_after,
@@ -125,8 +129,8 @@ pub(super) async fn run(call: &mut Call, outgoing: Outgoing) -> Result<Attempted
     let deadline = call.deadline.of_attempt(started, &attempt.service.config().policy.timeout);
     let progress = outgoing.progress.clone();
     let target = attempt.slot.live().target();
-    let exchange = exchange(&worker, &attempt, outgoing, deadline);
-    let failed = match within(&worker, Some(target), deadline, exchange).await {
+    let exchange = exchange(&worker, &attempt, outgoing, started, deadline);
+    let failed = match within(&worker, alarm, Some(target), deadline, exchange).await {
         Ok(Ok(exchanged)) => {
             let Exchanged { response, connection, upgrade, sent } = exchanged;
             if Outcome::of_status(response.status()).judgement() == Judgement::Success {
@@ -196,12 +200,12 @@ pub(super) const ENDPOINT_GONE: &str = "the endpoint is gone, and the time to fi
 /// Waits for `future`, until `deadline`, or until the calls of the worker, or to the target, have to end.
 pub(super) async fn within<F: Future>(
     worker: &Worker,
+    alarm: &Alarm,
     target: Option<&Target>,
     deadline: Option<Instant>,
     future: F,
 ) -> Result<F::Output, Interrupted> {
     let mut future = pin!(future);
-    let mut timer = pin!(deadline.map(|deadline| sleep_until(deadline.into())));
     poll_fn(|cx| {
         if worker.is_cut_off() {
             return Poll::Ready(Err(Interrupted::CutOff));
@@ -212,9 +216,9 @@ pub(super) async fn within<F: Future>(
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        match timer.as_mut().as_pin_mut().map(|timer| timer.poll(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(Err(Interrupted::Deadline)),
-            Some(Poll::Pending) | None => Poll::Pending,
+        match deadline {
+            Some(deadline) => alarm.poll(deadline, cx).map(|()| Err(Interrupted::Deadline)),
+            None => Poll::Pending,
         }
     })
     .await
@@ -238,6 +242,7 @@ async fn exchange(
     worker: &Worker,
     attempt: &Attempt,
     outgoing: Outgoing,
+    now: Instant,
     deadline: Option<Instant>,
 ) -> Result<Exchanged, Failed> {
     let live = attempt.slot.live();
@@ -254,7 +259,6 @@ async fn exchange(
             }
         });
     }
-    let now = worker.now();
     if let Some(mut connection) = worker.upstreams.idle(live.target(), now) {
         let spare = repeatable.then(|| copy_of(&request));
         match connection.exchange(request).await {
@@ -270,7 +274,7 @@ async fn exchange(
         }
     }
     let timeouts = &attempt.service.config().policy.timeout;
-    let connect_by = Deadline::of_connect(deadline, now, timeouts);
+    let connect_by = Deadline::of_connect(deadline, worker.now(), timeouts);
     let mut connection =
         worker.upstreams.connect(live.target(), connect_by).await.map_err(|error| unconnected(attempt, error))?;
     let sent = worker.now();

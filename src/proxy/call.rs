@@ -17,6 +17,7 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{
     Failure,
+    alarm::Alarm,
     answer::Answer,
     attempt::{self, Attempted},
     connection::{HEAD_TOO_LARGE, Peer},
@@ -99,14 +100,15 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
     let mut call =
         Call { service, deadline, attempts: 0, worker: worker.clone(), started, permit: None, note, ended: false };
     let outgoing = prepare(&mut call, peer, head, body, host_names_service);
-    match journey(&mut call, outgoing).await {
+    match journey(&mut call, outgoing, &peer.alarm).await {
         Ok(attempted) => relay(call, attempted, peer, version),
         // A fallback, once there are any, is tried here.
         Err(failure) => {
             peer.wire.answer_ended();
             let reply = local_reply::reply(&failure, Some(call.service.name().as_str()), &method, false);
             call.note_reply(&reply, &failure);
-            call.end(failure.outcome);
+            let now = worker.now();
+            call.end(now, failure.outcome);
             reply
         }
     }
@@ -187,9 +189,10 @@ fn prepare(call: &mut Call, peer: &Peer, mut head: Parts, body: Incoming, host_n
 }
 
 /// The policies, in their order. Whatever is refused or fails on the way leaves as a [`Failure`].
-async fn journey(call: &mut Call, outgoing: Outgoing) -> Result<Attempted, Failure> {
+async fn journey(call: &mut Call, outgoing: Outgoing, alarm: &Alarm) -> Result<Attempted, Failure> {
+    let mut now = call.started;
     if let Some(bulkhead) = call.service.bulkhead() {
-        match attempt::within(&call.worker, None, None, bulkhead.admit(call.deadline.head())).await {
+        match attempt::within(&call.worker, alarm, None, None, bulkhead.admit(call.deadline.head())).await {
             Ok(Ok(permit)) => call.permit = Some(permit),
             // Waiting is part of the call's time, and here it was all of it: the check below says so.
             Ok(Err(_)) if call.deadline.is_over(call.worker.now()) => {}
@@ -203,11 +206,14 @@ async fn journey(call: &mut Call, outgoing: Outgoing) -> Result<Attempted, Failu
             }
         }
     }
-    if call.deadline.is_over(call.worker.now()) {
+    if call.may_have_waited() {
+        now = call.worker.now();
+    }
+    if call.deadline.is_over(now) {
         return Err(Failure::new(Reason::RequestTimeout, "the time for this call was over before it could be sent"));
     }
     // Retries, once there are any, loop here: each attempt asks the breaker again.
-    attempt::run(call, outgoing).await
+    attempt::run(call, outgoing, alarm, now).await
 }
 
 /// Hands the answer's head to the app, and the rest of the call to the answer's body.
@@ -263,8 +269,8 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
 
 impl Call {
     /// The call is over: its place in the bulkhead is free, its outcome counted and logged.
-    pub(super) fn end(mut self, outcome: Outcome) {
-        self.finish(outcome);
+    pub(super) fn end(mut self, now: Instant, outcome: Outcome) {
+        self.finish(now, outcome);
     }
 
     /// Writes down what a local reply says.
@@ -279,12 +285,17 @@ impl Call {
         self.note.as_deref_mut()
     }
 
-    fn finish(&mut self, outcome: Outcome) {
+    /// Whether the bulkhead has a queue, so that time may have passed.
+    fn may_have_waited(&self) -> bool {
+        self.service.config().policy.bulkhead.as_ref().is_some_and(|bulkhead| bulkhead.queue > 0)
+    }
+
+    fn finish(&mut self, now: Instant, outcome: Outcome) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
         self.permit = None;
-        let took = self.worker.now().saturating_duration_since(self.started);
+        let took = now.saturating_duration_since(self.started);
         self.service.call_ended(outcome, took);
         if let Some(note) = &self.note {
             note.record(Some(self.service.name().as_str()), outcome, took, self.attempts);
@@ -294,7 +305,9 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.finish(Outcome::Cancelled);
+        if !self.ended {
+            self.finish(self.worker.now(), Outcome::Cancelled);
+        }
     }
 }
 

@@ -22,7 +22,9 @@ use tokio::{
 };
 
 use super::{
-    Failure, call,
+    Failure,
+    alarm::Alarm,
+    call,
     listener::OpenConnection,
     local_reply,
     wire::{Wire, WireState},
@@ -51,6 +53,7 @@ pub(super) struct Peer {
     pub(super) wire: Arc<WireState>,
     /// Counts the connection as open; a tunnel that it becomes holds on to this.
     pub(super) open: Rc<OpenConnection>,
+    pub(super) alarm: Alarm,
 }
 
 /// How a worker reaches one of its connections.
@@ -112,7 +115,13 @@ pub(super) async fn serve(
 ) {
     let open = Rc::new(open);
     let state = WireState::new();
-    let peer = Rc::new(Peer { addr: stream.peer_addr().ok(), entry, wire: state.clone(), open: open.clone() });
+    let peer = Rc::new(Peer {
+        addr: stream.peer_addr().ok(),
+        entry,
+        wire: state.clone(),
+        open: open.clone(),
+        alarm: Alarm::default(),
+    });
     let limits = worker.table.current().traffic().limits;
     let wire = Wire::new(stream, state.clone(), limits.header_bytes, limits.header_timeout, STALL_LIMIT);
     let service = service_fn({
@@ -126,7 +135,7 @@ pub(super) async fn serve(
                     // The app learns in time to use another connection for its next call.
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                control.idle_since.set(Some(worker.now()));
+                control.idle_since.set(Some(worker.recently()));
                 Ok::<_, Infallible>(answer)
             }
         }

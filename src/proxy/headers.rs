@@ -50,6 +50,12 @@ pub(super) fn strip_hop(headers: &mut HeaderMap) -> Hop {
 
 /// Removes `Connection` and what it names; returns the protocol where it names `upgrade`.
 fn strip_connection(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    if let http::header::Entry::Occupied(connection) = headers.entry(CONNECTION)
+        && connection.iter().all(|value| is_plain(value.as_bytes()))
+    {
+        connection.remove_entry_mult();
+        return None;
+    }
     let mut named = Vec::new();
     let mut upgrade = false;
     for value in headers.get_all(CONNECTION) {
@@ -69,6 +75,11 @@ fn strip_connection(headers: &mut HeaderMap) -> Option<HeaderValue> {
         headers.remove(name);
     });
     headers.remove(UPGRADE).filter(|_| upgrade)
+}
+
+/// What nearly all `Connection` headers say, and which names nothing else.
+fn is_plain(value: &[u8]) -> bool {
+    value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
 }
 
 /// Fields that no `Connection` header can take away: without them the message means something else

@@ -16,6 +16,7 @@
 //! | carry one call from its head to its outcome | `call`: the order of the policies stands there |
 //! | try one endpoint | `attempt` |
 //! | let bodies through, with their limits and their end | `upload`, `answer` |
+//! | time out: one timer a connection | `alarm` |
 //! | headers that concern one connection only | `headers` |
 //! | WebSocket and the like | `upgrade` |
 //! | answer in the upstream's stead | `local_reply` |
@@ -27,6 +28,7 @@
 //! Retries will loop round `attempt` in `call`, and fallbacks stand between a failure and its local reply,
 //! in the same file.
 
+mod alarm;
 mod answer;
 mod attempt;
 mod call;

@@ -43,8 +43,9 @@ pub(super) fn spawn(
             Ok((downstream, upstream)) => tunnel(&call.worker, &attempt, downstream, upstream, limit).await,
             Err(()) => Outcome::Cancelled,
         };
-        attempt.end(call.worker.now(), Outcome::Ok);
-        call.end(outcome);
+        let now = call.worker.now();
+        attempt.end(now, Outcome::Ok);
+        call.end(now, outcome);
     });
 }
 

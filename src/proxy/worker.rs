@@ -54,6 +54,7 @@ pub struct Worker {
     closing: Cell<bool>,
     cut_off: Cell<bool>,
     left: Notify,
+    swept: Cell<Instant>,
 }
 
 impl Worker {
@@ -73,12 +74,14 @@ impl Worker {
             closing: Cell::new(false),
             cut_off: Cell::new(false),
             left: Notify::new(),
+            swept: Cell::new(now()),
         })
     }
 
     /// What has to be done once a second: close what is idle for too long or leads nowhere any more.
     pub fn sweep(&self) {
         let now = now();
+        self.swept.set(now);
         if self.upstreams.sweep(now, self.table.current().traffic().drain) {
             self.each_connection(Control::wake);
         }
@@ -150,6 +153,11 @@ impl Worker {
         // Copied first: an act may make a connection leave the list.
         let controls: Vec<Rc<Control>> = self.connections.borrow().values().filter_map(Weak::upgrade).collect();
         controls.iter().for_each(|control| act(control));
+    }
+
+    /// The time, a second late at most; for what is counted in minutes.
+    pub(super) fn recently(&self) -> Instant {
+        self.swept.get()
     }
 
     /// The time, read once an event.
