@@ -3,10 +3,16 @@
 //! A and AAAA are two questions. Where one is answered and the other fails, the first answer counts, and
 //! the failed family keeps what it said last: a middlebox that eats AAAA must not take the A records
 //! along, nor must one lost packet halve a dual-stack pool.
+//!
+//! Where a host has both kinds and this machine can reach only one of them (containers seldom have IPv6,
+//! names outside mostly do), the other is left out: half of all calls would go nowhere.
 
 use std::{net::IpAddr, time::Duration};
 
-use crate::net::resolve::{Addresses, Answer, Question, Resolver};
+use crate::net::{
+    resolve::{Addresses, Answer, Question, Resolver},
+    tcp::has_route,
+};
 
 /// A host, and what its families said last.
 #[derive(Debug, Clone)]
@@ -45,12 +51,19 @@ impl Host {
     /// Asks for both families.
     pub(super) async fn look(&mut self, resolver: &Resolver) -> Resolved {
         let answer = resolver.addresses(&mut self.question).await;
-        self.known.hear(answer)
+        match self.known.hear(answer) {
+            Resolved::Addresses { ttl, problem, .. } => {
+                self.known.leave_out_unreachable(has_route);
+                Resolved::Addresses { addresses: self.known().collect(), ttl, problem }
+            }
+            nothing => nothing,
+        }
     }
 
     /// Takes addresses that came unasked, with an SRV answer.
     pub(super) fn remember(&mut self, addresses: &[IpAddr]) {
         (self.known.v4, self.known.v6) = addresses.iter().partition(|a| a.is_ipv4());
+        self.known.leave_out_unreachable(has_route);
     }
 
     /// What was known before, for when a look has failed.
@@ -60,6 +73,16 @@ impl Host {
 }
 
 impl Known {
+    /// Drops a family that this machine cannot reach, if the other is there.
+    fn leave_out_unreachable(&mut self, has_route: impl Fn(IpAddr) -> bool) {
+        let (Some(v4), Some(v6)) = (self.v4.first().copied(), self.v6.first().copied()) else { return };
+        if !has_route(v6) {
+            self.v6.clear();
+        } else if !has_route(v4) {
+            self.v4.clear();
+        }
+    }
+
     fn hear(&mut self, answer: Addresses) -> Resolved {
         let problem = match (&answer.v4, &answer.v6) {
             (Answer::Failed(v4), Answer::Failed(v6)) if v4 == v6 => return Resolved::Failed(v4.why.to_string()),
@@ -115,6 +138,21 @@ mod tests {
     fn addresses(of: &[&str], problem: Option<&str>) -> Resolved {
         let addresses = of.iter().map(|a| a.parse().unwrap()).collect();
         Resolved::Addresses { addresses, ttl: TTL, problem: problem.map(Into::into) }
+    }
+
+    #[test]
+    fn a_family_that_cannot_be_reached_is_left_out_unless_it_is_all_there_is() {
+        let [v4, v6]: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        let left = |v4s: &[IpAddr], v6s: &[IpAddr], route: fn(IpAddr) -> bool| {
+            let mut known = Known { v4: v4s.to_vec(), v6: v6s.to_vec() };
+            known.leave_out_unreachable(route);
+            (known.v4, known.v6)
+        };
+        assert_eq!(left(&[v4], &[v6], |ip| ip.is_ipv4()), (vec![v4], vec![]));
+        assert_eq!(left(&[v4], &[v6], |ip| ip.is_ipv6()), (vec![], vec![v6]));
+        assert_eq!(left(&[v4], &[v6], |_| true), (vec![v4], vec![v6]));
+        assert_eq!(left(&[v4], &[v6], |_| false), (vec![v4], vec![]), "something must be tried");
+        assert_eq!(left(&[], &[v6], |_| false), (vec![], vec![v6]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     time::Instant,
 };
 
@@ -40,6 +40,13 @@ pub fn prepare_accepted(stream: &std::net::TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)
 }
 
+/// Whether this machine has a way to an address at all. Nothing is sent: to connect a UDP socket only looks at
+/// the routing table.
+pub fn has_route(ip: IpAddr) -> bool {
+    let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((ip, 9))).is_ok()
+}
+
 /// Why a connection could not be had.
 #[derive(Debug)]
 pub enum DialError {
@@ -68,4 +75,15 @@ pub async fn dial(addr: SocketAddr, deadline: Option<Instant>) -> Result<TcpStre
     let keepalive = TcpKeepalive::new().with_time(std::time::Duration::from_secs(60));
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_way_to_ourselves_and_none_to_what_can_be_no_address() {
+        assert!(has_route(Ipv4Addr::LOCALHOST.into()));
+        assert!(!has_route(Ipv4Addr::new(255, 255, 255, 255).into()), "nobody may broadcast unasked");
+    }
 }
