@@ -55,7 +55,8 @@ fn good_files_parse_without_a_warning() {
         let loaded = loaded.unwrap_or_else(|problems| panic!("{}:\n{problems}", path.display()));
         let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
         assert!(warnings.is_empty(), "{}:\n{}", path.display(), warnings.join("\n"));
-        for service in loaded.config.services.values() {
+        let inbound = loaded.config.inbound.iter().map(|inbound| &inbound.service);
+        for service in loaded.config.services.values().chain(inbound) {
             let described = describe(service);
             assert!(described.len() > 7, "{}: {described:?}", service.name);
             assert_eq!(described.len(), service.provenance.len(), "every value in force is described");

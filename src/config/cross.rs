@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    Config,
+    Config, Inbound, address,
     problem::{Report, join, quoted, shown},
-    raw::{Node, Place},
+    raw::{Node, Place, Value},
     resolve::Written,
     scalar, units,
 };
@@ -20,6 +20,7 @@ pub(super) fn check(config: &Config, file: &Written<'_>, report: &mut Report<'_>
     let listeners = listeners(config, file);
     conflicts(&listeners, report);
     loops(file, &listeners, report);
+    inbound(file, &listeners, report);
 }
 
 fn ttl(config: &Config, file: &Written<'_>, report: &mut Report<'_>) {
@@ -35,10 +36,17 @@ fn ttl(config: &Config, file: &Written<'_>, report: &mut Report<'_>) {
     }
 }
 
+/// The names that are taken: by which service, or by the receiving side, and in which line.
+type Taken<'a> = HashMap<String, (Option<&'a str>, u32)>;
+
 /// Each name and alias leads to one service, and none of them can be mistaken for a VIP's name.
 fn names(config: &Config, file: &Written<'_>, report: &mut Report<'_>) {
-    let mut taken: HashMap<String, (&str, u32)> = HashMap::new();
+    let mut taken: Taken<'_> = HashMap::new();
     let services = file.at("services").map(Node::entries).unwrap_or_default();
+    if let Some(inbound) = file.root.entry("inbound").filter(|entry| matches!(entry.node.value, Value::Map(_))) {
+        // Metrics and `explain` tell services apart by name, and our own app is one of them.
+        taken.insert(Inbound::NAME.to_owned(), (None, inbound.place.line));
+    }
     // Names first: an alias that is some service's name is the one that is wrong.
     for entry in services {
         let path = join("services", &entry.key);
@@ -61,7 +69,7 @@ fn claim<'a>(
     place: Place,
     path: &str,
     config: &Config,
-    taken: &mut HashMap<String, (&'a str, u32)>,
+    taken: &mut Taken<'a>,
     report: &mut Report<'_>,
 ) {
     let Ok(name) = scalar::service(text) else { return };
@@ -72,10 +80,10 @@ fn claim<'a>(
         report.error(place, path, format!("names under `{}` belong to VIPs", config.domain), hint);
     }
     if let Some((other, line)) = taken.get(name.as_str()) {
-        let message = if *other == owner {
-            format!("{} answers to {} anyway", quoted(owner), quoted(text))
-        } else {
-            format!("the name {} is taken by the service {}", quoted(text), quoted(other))
+        let message = match other {
+            Some(other) if *other == owner => format!("{} answers to {} anyway", quoted(owner), quoted(text)),
+            Some(other) => format!("the name {} is taken by the service {}", quoted(text), quoted(other)),
+            None => format!("the name {} is taken by the receiving side", quoted(text)),
         };
         report.error(
             place,
@@ -84,9 +92,11 @@ fn claim<'a>(
             Some(format!("the other one is in line {line}; letter case makes no difference")),
         );
     } else {
-        taken.insert(name.as_str().to_owned(), (owner, place.line));
+        taken.insert(name.as_str().to_owned(), (Some(owner), place.line));
     }
 }
+
+const INBOUND_LISTEN: &str = "inbound.listen";
 
 /// One address to listen on, and who wants it.
 struct Listener {
@@ -102,9 +112,14 @@ fn listeners(config: &Config, file: &Written<'_>) -> Vec<Listener> {
         shared.into_iter().map(|(path, addr)| Listener { addr, path: path.to_owned(), place: place(path) }).collect();
     for entry in file.at("services").map(Node::entries).unwrap_or_default() {
         let Some(node) = entry.node.get("listen") else { continue };
-        if let Some(Ok(addr)) = node.text().map(scalar::listen) {
+        if let Some(Ok(addr)) = node.text().map(address::listen) {
             all.push(Listener { addr, path: format!("services.{}.listen", entry.key), place: node.place });
         }
+    }
+    if let Some(node) = file.at(INBOUND_LISTEN)
+        && let Some(Ok(addr)) = node.text().map(address::listen)
+    {
+        all.push(Listener { addr, path: INBOUND_LISTEN.to_owned(), place: node.place });
     }
     all
 }
@@ -130,17 +145,23 @@ fn conflicts(listeners: &[Listener], report: &mut Report<'_>) {
     }
 }
 
-/// A service whose endpoint is the sidecar itself would send every call round in circles.
+impl Listener {
+    /// Whether a connection to this address ends here. Port 0 is any free one, which nobody can name.
+    fn is_reached(&self, ip: IpAddr, port: u16) -> bool {
+        let all = self.addr.ip().is_unspecified() && ip.is_loopback();
+        port != 0 && self.addr.port() == port && (self.addr.ip() == ip || all)
+    }
+}
+
+/// A service whose endpoint is the sidecar itself would send every call round in circles. The receiving side
+/// is none of these: a call that comes to it ends in the app.
 fn loops(file: &Written<'_>, listeners: &[Listener], report: &mut Report<'_>) {
     let mut ours: HashMap<u16, Vec<&Listener>> = HashMap::new();
-    for listener in listeners.iter().filter(|listener| listener.addr.port() != 0) {
+    for listener in listeners.iter().filter(|listener| listener.path != INBOUND_LISTEN) {
         ours.entry(listener.addr.port()).or_default().push(listener);
     }
     let reached = |ip: IpAddr, port: u16| {
-        let reaches = |listener: &&&Listener| {
-            listener.addr.ip() == ip || (listener.addr.ip().is_unspecified() && ip.is_loopback())
-        };
-        ours.get(&port).and_then(|listeners| listeners.iter().find(reaches)).copied()
+        ours.get(&port).and_then(|listeners| listeners.iter().find(|listener| listener.is_reached(ip, port))).copied()
     };
     for entry in file.at("services").map(Node::entries).unwrap_or_default() {
         let found = |key| entry.node.get(key).map(Node::items).unwrap_or_default();
@@ -148,7 +169,7 @@ fn loops(file: &Written<'_>, listeners: &[Listener], report: &mut Report<'_>) {
             found("static").iter().map(|node| ("static", node)).chain(found("dns").iter().map(|node| ("dns", node)))
         {
             let Some(text) = node.text() else { continue };
-            let hit = match (scalar::address(text), scalar::host_port(text)) {
+            let hit = match (address::address(text), address::host_port(text)) {
                 (Ok(addr), _) => reached(addr.ip(), addr.port()),
                 (_, Ok((host, port))) if host.eq_ignore_ascii_case("localhost") => {
                     reached(Ipv4Addr::LOCALHOST.into(), port).or_else(|| reached(Ipv6Addr::LOCALHOST.into(), port))
@@ -165,5 +186,15 @@ fn loops(file: &Written<'_>, listeners: &[Listener], report: &mut Report<'_>) {
                 report.error(node.place, &path, message, None);
             }
         }
+    }
+}
+
+/// The app behind the receiving side is not the sidecar itself.
+fn inbound(file: &Written<'_>, listeners: &[Listener], report: &mut Report<'_>) {
+    let Some(node) = file.at("inbound.app") else { return };
+    let Some(Ok(app)) = node.text().map(address::app) else { return };
+    if let Some(listener) = listeners.iter().find(|listener| listener.is_reached(app.ip(), app.port())) {
+        let message = format!("{} is the sidecar itself (`{}`), and not the app", shown(node), listener.path);
+        report.error(node.place, "inbound.app", message, None);
     }
 }

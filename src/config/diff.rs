@@ -16,6 +16,9 @@ pub struct Changes {
     pub removed: Vec<ServiceName>,
     /// Services that go on, with what is different about them.
     pub changed: Vec<(ServiceName, Vec<Part>)>,
+    /// Whether the receiving side is new, gone, or different in anything at all: its address (which
+    /// `listeners` has, too), TLS, who may call, the app, or the rules of calls to it.
+    pub inbound: bool,
     /// Listeners for calls.
     pub listeners: Listeners,
     /// Process-wide keys with a new value that can be taken over at once (`log.level`).
@@ -39,6 +42,12 @@ pub enum Part {
     Breaker,
     /// How an endpoint is chosen.
     Balance,
+    /// What is spoken to the endpoints.
+    Protocol,
+    /// TLS to the endpoints.
+    Tls,
+    /// Which web pages may call.
+    Cors,
 }
 
 /// The difference between two sets of listeners. One that is in none of these lists stays as it is.
@@ -68,6 +77,8 @@ pub enum Entry {
     Shared,
     /// This one.
     Service(ServiceName),
+    /// Our own app, by [`super::Inbound`].
+    Inbound,
 }
 
 impl Changes {
@@ -78,13 +89,14 @@ impl Changes {
 }
 
 impl Config {
-    /// The listeners for calls: the shared one first, then the services' own.
+    /// The listeners for calls: the shared one first, then the services' own, then the receiving side's.
     pub fn listeners(&self) -> Vec<Listener> {
         let own = |service: &Arc<Service>| {
             Some(Listener { addr: service.listen?, entry: Entry::Service(service.name.clone()) })
         };
         let shared = Listener { addr: self.listen.http, entry: Entry::Shared };
-        std::iter::once(shared).chain(self.services.values().filter_map(own)).collect()
+        let inbound = self.inbound.iter().map(|inbound| Listener { addr: inbound.listen, entry: Entry::Inbound });
+        std::iter::once(shared).chain(self.services.values().filter_map(own)).chain(inbound).collect()
     }
 }
 
@@ -101,6 +113,14 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
         }
     }
     changes.removed = old.services.keys().filter(|name| !new.services.contains_key(*name)).cloned().collect();
+    changes.inbound = match (&old.inbound, &new.inbound) {
+        (None, None) => false,
+        (Some(old), Some(new)) => {
+            let own = (old.listen, &old.tls, &old.allow) != (new.listen, &new.tls, &new.allow);
+            own || !parts(&old.service, &new.service).is_empty()
+        }
+        (None, Some(_)) | (Some(_), None) => true,
+    };
     changes.listeners = listeners(&old.listeners(), &new.listeners());
 
     let at = |list: &mut Vec<_>, key: &'static str, differs: bool| list.extend(differs.then_some(key));
@@ -124,6 +144,9 @@ fn parts(old: &Service, new: &Service) -> Vec<Part> {
         (Part::Bulkhead, old.policy.bulkhead != new.policy.bulkhead),
         (Part::Breaker, old.policy.breaker != new.policy.breaker),
         (Part::Balance, old.policy.balance != new.policy.balance),
+        (Part::Protocol, old.policy.protocol != new.policy.protocol),
+        (Part::Tls, old.policy.tls != new.policy.tls),
+        (Part::Cors, old.policy.cors != new.policy.cors),
     ];
     differs.into_iter().filter_map(|(part, differs)| differs.then_some(part)).collect()
 }
@@ -182,6 +205,60 @@ mod tests {
         assert_eq!(changes.added, [at(0, Entry::Shared)]);
         assert_eq!(changes.removed, [at(8470, Entry::Shared), at(0, Entry::Service(name("b")))]);
         assert_eq!(changes.reassigned, [at(7001, Entry::Service(name("b")))]);
+    }
+
+    #[test]
+    fn every_policy_is_a_part() {
+        let old = config("services: { a: { dns: a:80 } }");
+        for (policy, part) in [
+            ("timeout: 1s", Part::Timeout),
+            ("bulkhead: 1", Part::Bulkhead),
+            ("breaker: 1%", Part::Breaker),
+            ("balance: random", Part::Balance),
+            ("protocol: http2", Part::Protocol),
+            ("tls: on", Part::Tls),
+            ("cors: { origins: https://a.example }", Part::Cors),
+        ] {
+            let new = config(&format!("services: {{ a: {{ dns: a:80, {policy} }} }}"));
+            assert_eq!(diff(&old, &new).changed, [(name("a"), vec![part])], "{policy}");
+        }
+    }
+
+    #[test]
+    fn every_change_of_the_receiving_side_is_told() {
+        let inbound = |text: &str| config(&format!("services: {{}}\ninbound: {{ {text} }}"));
+        let old = inbound("listen: 8480, app: 8080, tls: { cert: c, key: k, ca: a }");
+        assert!(
+            diff(
+                &old,
+                &inbound(
+                    "app: 127.0.0.1:8080, listen: 127.0.0.1:8480,\n tls: { cert: c, key: k, ca: a }, timeout: 10s"
+                )
+            )
+            .is_empty()
+        );
+        for text in [
+            "listen: 8480, app: 8081, tls: { cert: c, key: k, ca: a }",
+            "listen: 8480, app: 8080, tls: { cert: d, key: k, ca: a }",
+            "listen: 8480, app: 8080, tls: { cert: c, key: k }",
+            "listen: 8480, app: 8080, tls: { cert: c, key: k, ca: a, min_version: 1.3 }",
+            "listen: 8480, app: 8080, tls: { cert: c, key: k, ca: a }, allow: x",
+            "listen: 8480, app: 8080, tls: { cert: c, key: k, ca: a }, bulkhead: 7",
+            "listen: 8480, app: 8080, tls: { cert: c, key: k, ca: a }, timeout: 1s",
+            "listen: 8480, app: 8080, tls: { cert: c, key: k, ca: a }, protocol: http1",
+        ] {
+            let changes = diff(&old, &inbound(text));
+            assert_eq!(changes, Changes { inbound: true, ..Changes::default() }, "{text}");
+        }
+        let at = |port| vec![Listener { addr: ([127, 0, 0, 1], port).into(), entry: Entry::Inbound }];
+        let moved = diff(&old, &inbound("listen: 8481, app: 8080, tls: { cert: c, key: k, ca: a }"));
+        assert_eq!((moved.inbound, moved.listeners.added, moved.listeners.removed), (true, at(8481), at(8480)));
+        let gone = diff(&old, &config("services: {}"));
+        assert_eq!((gone.inbound, gone.listeners.removed), (true, at(8480)));
+        let new = diff(&config("services: {}\ninbound: off"), &old);
+        assert_eq!((new.inbound, new.listeners.added), (true, at(8480)));
+        let handed = diff(&old, &config("services: { a: { dns: a:80, listen: 8480 } }"));
+        assert_eq!(handed.listeners.reassigned.len(), 1);
     }
 
     #[test]

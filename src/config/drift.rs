@@ -32,26 +32,32 @@ fn rows() -> Vec<(String, &'static Key)> {
     rows
 }
 
-/// A file with this value at this path, and a service `a`.
-fn file(path: &str, value: &str) -> Result<Config, Problems> {
-    let nest = |path: &str| {
-        path.rsplit('.').fold(value.to_owned(), |inner, key| {
-            if inner == value && !inner.contains(": ") {
-                format!("{key}: {inner}")
-            } else {
-                format!("{key}: {{ {inner} }}")
-            }
-        })
-    };
-    let text = match path.strip_prefix("services.a.") {
-        Some(rest) if SOURCES.iter().any(|key| key.path == rest) => {
-            format!("services: {{ a: {{ {} }} }}", nest(rest))
-        }
-        Some(rest) => format!("services: {{ a: {{ dns: a:80, {} }} }}", nest(rest)),
-        None if path.is_empty() => "services: { a: { dns: a:80 } }".to_owned(),
-        None => format!("services: {{ a: {{ dns: a:80 }} }}\n{}", nest(path)),
-    };
-    Config::parse("t.yaml", &text, &|_| None).map(|loaded| loaded.config)
+/// A file with this value at this path and more beside it, a service `a`, and what a receiving side needs.
+fn file(path: &str, value: &str, beside: &str) -> Result<Config, Problems> {
+    let value = if value.contains(": ") { format!("{{ {value} }}") } else { value.to_owned() };
+    let mut steps = path.rsplit('.');
+    let mut inner = format!("{}: {value}{beside}", steps.next().unwrap_or_default());
+    for step in steps {
+        let is_written = |key: &str| inner.starts_with(&format!("{key}:"));
+        let needs = match step {
+            "a" if !SOURCES.iter().any(|key| is_written(key.path)) => ", dns: a:80",
+            "inbound" if is_written("listen") => ", app: 2",
+            "inbound" if is_written("app") => ", listen: 1",
+            "inbound" => ", listen: 1, app: 2",
+            _ => "",
+        };
+        inner += needs;
+        inner = format!("{step}: {{ {inner} }}");
+    }
+    let a = if path.starts_with("services.") { "" } else { "services: { a: { dns: a:80 } }" };
+    Config::parse("t.yaml", &format!("{a}\n{inner}"), &|_| None).map(|loaded| loaded.config)
+}
+
+/// The file that one with this path is held against: the same without it.
+fn base(path: &str) -> Config {
+    let (path, value) =
+        if path.starts_with("inbound.") { ("inbound", "listen: 1, app: 2") } else { ("services.a.dns", "a:80") };
+    file(path, value, "").unwrap()
 }
 
 /// A value other than the default for every key that is alive, but for those that only hold others.
@@ -73,11 +79,24 @@ const SAMPLES: &[(&str, &str)] = &[
     ("breaker", "7%"), ("breaker.mode", "observe"), ("breaker.error_rate", "7%"), ("breaker.min_calls", "7"),
     ("breaker.window", "7s"), ("breaker.open_for", "7s"), ("breaker.probes", "7"), ("breaker.slow_call", "7s"), ("breaker.slow_rate", "7%"),
     ("balance", "random"), ("balance.hash", "path"),
+    ("protocol", "http2"),
+    ("tls", "on"), ("tls.ca", "/x"), ("tls.name", "x"), ("tls.min_version", "1.3"), ("tls.dangerously_accept_any_certificate", "on"),
+    ("cors", "origins: https://a.example"), ("cors.origins", "https://a.example"),
+    ("inbound", "listen: 1, app: 2"), ("inbound.listen", "3"), ("inbound.app", "3"), ("inbound.tls", "cert: /x, key: /x"),
+];
+
+/// Keys that do not stand alone: what stands beside each, and two values that must not mean the same.
+#[rustfmt::skip]
+const TOGETHER: &[(&str, &str, [&str; 2])] = &[
+    ("tls.cert", ", key: /k", ["/x", "/y"]), ("tls.key", ", cert: /c", ["/x", "/y"]),
+    ("cors.credentials", ", origins: https://a.example", ["on", "off"]), ("cors.max_age", ", origins: https://a.example", ["1s", "2s"]),
+    ("inbound.tls.cert", ", key: /k", ["/x", "/y"]), ("inbound.tls.key", ", cert: /c", ["/x", "/y"]),
+    ("inbound.tls.ca", ", cert: /c, key: /k", ["/x", "/y"]), ("inbound.tls.min_version", ", cert: /c, key: /k", ["1.2", "1.3"]),
+    ("inbound.allow", ", tls: { cert: /c, key: /k, ca: /a }", ["x", "y"]),
 ];
 
 #[test]
 fn every_key_that_is_alive_changes_what_is_meant() {
-    let base = file("", "").unwrap();
     let mut tried = 0;
     let later: Vec<_> = rows().into_iter().filter(|(_, key)| key.later.is_some()).map(|(path, _)| path).collect();
     for (path, key) in rows() {
@@ -89,14 +108,22 @@ fn every_key_that_is_alive_changes_what_is_meant() {
         if dead || holds_others {
             continue;
         }
-        let policy = path.strip_prefix("services.a.").or(path.strip_prefix("defaults."));
-        let sample = SAMPLES.iter().find(|(sample, _)| *sample == path || Some(*sample) == policy);
-        let (_, value) = sample.unwrap_or_else(|| panic!("no sample for {path}"));
-        let config = file(&path, value).unwrap_or_else(|problems| panic!("{path}: {value}\n{problems}"));
-        assert_ne!(config, base, "{path}: {value} has no effect");
+        let read = |value: &str, beside: &str| {
+            file(&path, value, beside).unwrap_or_else(|problems| panic!("{path}: {value}\n{problems}"))
+        };
+        let policy = ["services.a.", "defaults.", "inbound."].iter().find_map(|prefix| path.strip_prefix(prefix));
+        let names = [Some(path.as_str()), policy.filter(|policy| !path.starts_with("inbound.tls") || *policy == path)];
+        let named = |key: &str| names.contains(&Some(key));
+        if let Some((_, beside, [one, other])) = TOGETHER.iter().find(|(sample, ..)| named(sample)) {
+            assert_ne!(read(one, beside), read(other, beside), "{path} has no effect");
+        } else {
+            let sample = SAMPLES.iter().find(|(sample, _)| named(sample));
+            let (_, value) = sample.unwrap_or_else(|| panic!("no sample for {path}"));
+            assert_ne!(read(value, ""), base(&path), "{path}: {value} has no effect");
+        }
         tried += 1;
     }
-    assert!(tried > 60, "{tried}");
+    assert!(tried > 100, "{tried}");
 }
 
 #[test]
@@ -107,16 +134,11 @@ fn a_key_that_is_to_come_takes_its_off_words_and_nothing_else() {
     for (path, key, words) in later {
         for word in words {
             assert!(key.shape.scalars.iter().any(|scalar| scalar.check(word).is_ok()), "{path}: {word}");
-            if !path.starts_with("fallback.") && !path.starts_with("inbound.") {
-                file(path, word).unwrap_or_else(|problems| panic!("{path}: {word}\n{problems}"));
-            }
+            file(path, word, "").unwrap_or_else(|problems| panic!("{path}: {word}\n{problems}"));
         }
     }
     let refused = include_str!("../../tests/config/invalid/not-yet.txt");
-    for (path, key) in rows
-        .iter()
-        .filter(|(path, key)| key.later.is_some() && !path.starts_with("inbound.") && !path.starts_with("defaults."))
-    {
+    for (path, key) in rows.iter().filter(|(path, key)| key.later.is_some() && !path.starts_with("defaults.")) {
         assert!(refused.contains(&format!("error: `{}` is not supported yet", key.name())), "{path}");
     }
 }
@@ -127,7 +149,7 @@ fn defaults_in_the_tables_fit_their_keys() {
         let fits = key.default.is_empty() || key.shape.scalars.iter().any(|scalar| scalar.check(key.default).is_ok());
         assert!(fits, "{path}: {}", key.default);
     }
-    let built_in = file("", "").unwrap().services["a"].policy.timeout.clone();
+    let built_in = base("").services["a"].policy.timeout.clone();
     assert_eq!(built_in, crate::policy::deadline::Settings::default());
 }
 
@@ -158,9 +180,14 @@ fn the_schema_has_the_keys_of_the_tables_and_no_others() {
 fn every_key_is_in_the_reference() {
     let page = include_str!("../../docs/configuration.md");
     for (path, key) in rows() {
-        let dead = key.later.is_some() || path.contains("inbound.") || path.starts_with("vip.");
+        let dead = key.later.is_some() || path.starts_with("vip.");
         let below_dead =
             POLICIES.iter().any(|policy| policy.later.is_some() && path.contains(&format!("{}.", policy.path)));
+        // A key of the same name elsewhere does not count.
+        let page = match key.path.split_once('.').map(|(section, _)| section) {
+            Some(section @ ("inbound" | "tls" | "cors")) => page.split_once(&format!("# `{section}`\n")).unwrap().1,
+            _ => page,
+        };
         // `ttl` only holds others.
         if !dead && !below_dead && path != "resolver.ttl" {
             let said = [key.name(), key.path]

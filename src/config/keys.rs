@@ -21,6 +21,8 @@ const TIME_OR_ZERO: Scalar = Scalar::Duration(Duration::ZERO, LONGEST);
 const LIMIT: Shape = Shape::one(&[OFF, TIME]);
 const PAUSE: Shape = Shape::one(&[TIME]);
 const PATH: Shape = Shape::one(&[Scalar::Path]);
+const PATH_OR_OFF: Shape = Shape::one(&[OFF, Scalar::Path]);
+const TLS_VERSION: Shape = Shape::one(&[Scalar::Word(&["1.2", "1.3"])]);
 const LISTEN_AT: Shape = Shape::one(&[Scalar::Listen]);
 const SOME_CALLS: Scalar = Scalar::Count(1, 1_000_000);
 const CALLS: Shape = Shape::one(&[SOME_CALLS]);
@@ -39,7 +41,7 @@ pub(super) const FILE: &[Key] = &[
     Key::new("drain", Shape::one(&[TIME_OR_ZERO]).or_map(&[DRAIN]), "", "How a stop proceeds; a time alone is `for`."),
     Key::new("defaults", Shape::map(&[POLICIES]), "", "Policy keys for every service; a service's own keys win, key by key."),
     Key::new("services", Shape { scalars: &[], list: None, map: Map::Names(&[ENTRY, SOURCES, POLICIES]) }, "", "The services, by the name that apps call."),
-    Key::new("inbound", Shape::one(&[OFF]).or_map(&[INBOUND]), "", "The receiving side: what stands before our own app.").later(&["off"]),
+    Key::new("inbound", Shape::one(&[OFF]).or_map(&[INBOUND]), "", "The receiving side: what stands before our own app. `defaults` do not reach it."),
 ];
 
 #[rustfmt::skip]
@@ -119,8 +121,9 @@ pub(super) const POLICIES: &[Key] = &[
     Key::new("retry", Shape::one(&[SWITCH, ATTEMPTS]).or_map(&[RETRY]), "", "Further attempts; a number alone is `attempts`.").later(&["off"]),
     Key::new("ejection", Shape::one(&[SWITCH, SOME_CALLS]).or_map(&[EJECTION]), "", "Taking a failing endpoint out of rotation for a while; a number alone is `consecutive`.").later(&["off"]),
     Key::new("fallback", Shape { scalars: &[OFF], list: Some(List { item: &Shape { scalars: &[], list: None, map: Map::OneOf(&[FALLBACK]) }, empty: true }), map: Map::None }, "", "What to answer instead of a failure: the first that can.").later(&["off"]),
-    Key::new("tls", Shape::one(&[SWITCH]).or_map(&[TLS]), "", "TLS to the endpoints.").later(&["off"]),
-    Key::new("protocol", Shape::one(&[Scalar::Word(&["http1", "http2", "tcp", "auto"])]), "", "What is spoken to the endpoints; `auto` is as the app speaks.").later(&["http1", "auto"]),
+    Key::new("tls", Shape::one(&[SWITCH]).or_map(&[TLS]), "off", "TLS to the endpoints; `on` verifies them with the system's roots."),
+    Key::new("cors", Shape::one(&[OFF]).or_map(&[CORS]), "off", "Which web pages may call."),
+    Key::new("protocol", Shape::one(&[Scalar::Word(&["auto", "http1", "http2", "tcp"])]), "auto", "What is spoken to the endpoints: as the app speaks (`auto`), HTTP/1.1, HTTP/2 (by prior knowledge, or under TLS), or bytes as they come."),
     Key::new("hedge", Shape::one(&[OFF, Scalar::Percentile, TIME]), "", "A second attempt when the first takes longer than this.").later(&["off"]),
     Key::new("coalesce", Shape::one(&[SWITCH]), "", "One attempt for identical calls at the same moment.").later(&["off"]),
     Key::new("health_check", Shape::one(&[Scalar::Word(&["tcp", "off"])]).or_map(&[HEALTH_CHECK]), "", "Active checks of the endpoints.").later(&["off"]),
@@ -132,7 +135,7 @@ const TIMEOUT: &[Key] = &[
     Key::new("timeout.request", LIMIT, "10s", "From the call's start to the head of its answer, waiting and all attempts included."),
     Key::new("timeout.connect", LIMIT, "1s", "To open one connection."),
     Key::new("timeout.attempt", LIMIT, "off", "From an attempt's start to the head of its answer."),
-    Key::new("timeout.idle", LIMIT, "60s", "Each pause of a body, in either direction."),
+    Key::new("timeout.idle", LIMIT, "60s", "Each pause of a body, in either direction; of a tcp service, silence in both (1h by default)."),
     Key::new("timeout.total", LIMIT, "off", "From the call's start to the last byte of its answer."),
     Key::new("timeout.tunnel", LIMIT, "1h", "Silence in both directions of an upgraded connection (WebSocket)."),
 ];
@@ -200,10 +203,19 @@ const RESPOND: &[Key] = &[
 
 #[rustfmt::skip]
 const TLS: &[Key] = &[
-    Key::new("tls.ca", PATH, "", "Whom to trust, PEM."),
-    Key::new("tls.cert", PATH, "", "Our own certificate, PEM."),
-    Key::new("tls.key", PATH, "", "Its key, PEM."),
-    Key::new("tls.name", Shape::one(&[Scalar::DnsName]), "", "The name that the endpoint's certificate must bear."),
+    Key::new("tls.ca", Shape::one(&[Scalar::Word(&["system"]), Scalar::Path]), "system", "Whom to trust: a file of PEM certificates, or `system`."),
+    Key::new("tls.cert", PATH_OR_OFF, "off", "Our own certificate and its chain, PEM, for endpoints that ask for one; with `key`."),
+    Key::new("tls.key", PATH_OR_OFF, "off", "The key of `cert`, PEM."),
+    Key::new("tls.name", Shape::one(&[Scalar::Word(&["auto"]), Scalar::PeerName]), "auto", "Whom the endpoint's certificate must be for: a DNS name, an IP address or a URI; `auto` is the host that the source names."),
+    Key::new("tls.min_version", TLS_VERSION, "1.2", "The oldest version of TLS that is spoken."),
+    Key::new("tls.dangerously_accept_any_certificate", Shape::one(&[SWITCH]), "off", "Verifies nothing: whoever is on the way can read and change the calls."),
+];
+
+#[rustfmt::skip]
+const CORS: &[Key] = &[
+    Key::new("cors.origins", Shape::some(&Shape::one(&[Scalar::Origin])), "", "The origins of these pages: `https://shop.example`; `*` is any."),
+    Key::new("cors.credentials", Shape::one(&[SWITCH]), "off", "Whether a page may send the user's cookies; not together with `*`."),
+    Key::new("cors.max_age", Shape::one(&[TIME_OR_ZERO]), "1h", "How long a browser may remember what it was told."),
 ];
 
 #[rustfmt::skip]
@@ -223,27 +235,36 @@ const FAILURE_IF: &[Key] = &[
 
 #[rustfmt::skip]
 const INBOUND: &[Key] = &[
-    Key::new("inbound.listen", LISTEN_AT, "", "Where callers come in."),
-    Key::new("inbound.app", Shape::one(&[Scalar::Address]), "", "Our own app."),
-    Key::new("inbound.tls", Shape::map(&[INBOUND_TLS]), "", "TLS with the callers."),
-    Key::new("inbound.allow", Shape::some(&Shape::one(&[Scalar::Text])), "", "Identities that may call."),
-    Key::new("inbound.bulkhead", Shape::one(&[SWITCH, SOME_CALLS]).or_map(&[BULKHEAD]), "", "The limit on outstanding calls."),
-    Key::new("inbound.timeout", Shape::one(&[OFF, TIME]).or_map(&[TIMEOUT]), "", "Limits on time."),
+    Key::new("inbound.listen", LISTEN_AT, "", "Where callers come in. A port alone is one of 127.0.0.1."),
+    Key::new("inbound.app", Shape::one(&[Scalar::App]), "", "Our own app. A port alone is one of 127.0.0.1."),
+    Key::new("inbound.tls", Shape::one(&[OFF]).or_map(&[INBOUND_TLS]), "off", "TLS with the callers."),
+    Key::new("inbound.allow", Shape::some(&Shape::one(&[Scalar::Identity])), "", "Who may call: URIs or DNS names of callers' certificates. Without it, whoever has a good certificate."),
+    Key::new("inbound.bulkhead", Shape::one(&[SWITCH, SOME_CALLS]).or_map(&[BULKHEAD]), "on", "The limit on outstanding calls to our app; a number alone is `max`."),
+    Key::new("inbound.timeout", Shape::one(&[OFF, TIME]).or_map(&[TIMEOUT]), "", "Limits on time; a time alone is `request`, `off` is no limit at all."),
+    Key::new("inbound.protocol", Shape::one(&[Scalar::Word(&["auto", "http1", "http2"])]), "auto", "What is spoken to our app: as the caller speaks (`auto`), HTTP/1.1, or HTTP/2 by prior knowledge."),
 ];
 
 #[rustfmt::skip]
 const INBOUND_TLS: &[Key] = &[
-    Key::new("inbound.tls.ca", PATH, "", "Whom callers must have a certificate of, PEM."),
-    Key::new("inbound.tls.cert", PATH, "", "Our certificate, PEM."),
+    Key::new("inbound.tls.cert", PATH, "", "Our certificate and its chain, PEM."),
     Key::new("inbound.tls.key", PATH, "", "Its key, PEM."),
+    Key::new("inbound.tls.ca", PATH, "", "Whom callers must have a certificate of, PEM. Without it none is asked for."),
+    Key::new("inbound.tls.min_version", TLS_VERSION, "1.2", "The oldest version of TLS that is spoken."),
 ];
+
+/// What of a service's policies holds for the receiving side.
+pub(super) const INBOUND_POLICIES: [&str; 3] = ["timeout", "bulkhead", "protocol"];
+
+/// The silence that a tcp service's connections may keep where the file does not say: databases and brokers
+/// have pools of connections that wait for work.
+pub(super) const TCP_IDLE: &str = "1h";
 
 /// The whole file as a shape.
 pub(super) const ROOT: Shape = Shape::map(&[FILE]);
 
 /// What holds for the key at this path when nobody writes it: config text.
 pub(super) fn default(path: &str) -> &'static str {
-    let sections = [LISTEN, VIP, RESOLVER, TTL, LIMITS, LOG, DRAIN, FILE];
+    let sections = [LISTEN, VIP, RESOLVER, TTL, LIMITS, LOG, DRAIN, INBOUND_TLS, FILE];
     let rows = sections.into_iter().flatten().chain(leaves());
     rows.into_iter().find(|key| key.path == path).map_or("", |key| key.default)
 }
@@ -252,7 +273,9 @@ pub(super) fn default(path: &str) -> &'static str {
 pub(super) fn leaves() -> impl Iterator<Item = &'static Key> {
     let whole = |path| POLICIES.iter().filter(move |key| key.path == path);
     let alive = |table: &'static [Key]| table.iter().filter(|key| key.later.is_none());
-    alive(TIMEOUT).chain(whole("bulkhead")).chain(alive(BULKHEAD)).chain(alive(BREAKER)).chain(whole("balance"))
+    let limits = alive(TIMEOUT).chain(whole("bulkhead")).chain(alive(BULKHEAD));
+    let choices = alive(BREAKER).chain(whole("balance")).chain(whole("protocol"));
+    limits.chain(choices).chain(whole("tls")).chain(alive(TLS)).chain(whole("cors")).chain(alive(CORS))
 }
 
 /// Where a key of this name may stand, to complete "it belongs ..."; `None` when nowhere.
@@ -275,6 +298,9 @@ pub(super) fn homes(name: &str) -> Option<&'static str> {
             (LOG, "in `log`"),
             (VIP, "in `vip`"),
             (RETRY, "in `retry`"),
+            (TLS, "in `tls`"),
+            (CORS, "in `cors`"),
+            (INBOUND, "in `inbound`"),
         ];
         sections.into_iter().find(|(table, _)| among(table)).map(|(_, home)| home)
     }

@@ -5,20 +5,19 @@
 //! A policy that `defaults:` switches off is on again for a service that writes anything of it: who tunes
 //! a breaker wants one.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use super::{
-    Policy, Provenance, keys,
-    problem::{Report, join},
+    Provenance, keys,
     raw::{Entry, Node, Place},
-    scalar::{self, switch},
-    units,
+    scalar::{Complaint, hash_key, switch},
 };
-use crate::policy::{balance, breaker, bulkhead, deadline};
 
 /// One policy value, and who wrote it.
 struct Leaf<'a> {
     text: &'a str,
+    /// The items of a value that is a list; its text is empty.
+    items: &'a [Node],
     provenance: Provenance,
     place: Place,
 }
@@ -26,62 +25,120 @@ struct Leaf<'a> {
 /// The policy values of one service, by the paths of the tables.
 pub(super) struct Leaves<'a>(BTreeMap<&'static str, Leaf<'a>>);
 
+/// The policies that are off as a whole: each with the leaf that says so. A mode is shown when it is on, too.
+const SWITCHES: [(&str, &str); 4] =
+    [("bulkhead", "bulkhead"), ("breaker", "breaker.mode"), ("tls", "tls"), ("cors", "cors")];
+
 impl<'a> Leaves<'a> {
-    pub(super) fn built_in() -> Self {
-        let leaf = |text| Leaf { text, provenance: Provenance::Default, place: Place::default() };
-        Self(keys::leaves().map(|key| (key.path, leaf(key.default))).collect())
+    /// The policies of a service: what it writes, over what `defaults` writes, over what is built in.
+    pub(super) fn of_service(defaults: Option<&'a Node>, service: &'a Node) -> Self {
+        let mut leaves = Self::built_in();
+        for policy in defaults.map(Node::entries).unwrap_or_default() {
+            leaves.overlay(policy, Provenance::Defaults);
+        }
+        for policy in service.entries() {
+            leaves.overlay(policy, Provenance::Service);
+        }
+        if leaves.text("protocol") == "tcp" {
+            leaves.fit_to_bytes();
+        }
+        leaves
     }
 
-    /// Lays one layer over what is there.
-    pub(super) fn overlay(&mut self, layer: Option<&'a Node>, provenance: fn(u32) -> Provenance) {
-        let Some(layer) = layer else { return };
-        for policy in layer.entries() {
-            match (policy.key.as_str(), policy.node.text().map(switch)) {
-                ("timeout", Some("off")) => {
-                    for path in keys::leaves().map(|key| key.path).filter(|path| path.starts_with("timeout.")) {
-                        self.set(path, "off", policy.node.place, provenance);
-                    }
-                }
-                ("timeout", Some(time)) => self.set("timeout.request", time, policy.node.place, provenance),
-                ("bulkhead", Some(word @ ("on" | "off"))) => self.set("bulkhead", word, policy.node.place, provenance),
-                ("bulkhead", Some(max)) => {
-                    self.switch_on("bulkhead", policy.node.place, provenance);
-                    self.set("bulkhead.max", max, policy.node.place, provenance);
-                }
-                ("breaker", Some(word @ ("on" | "observe" | "off"))) => {
-                    self.set("breaker.mode", word, policy.node.place, provenance);
-                }
-                ("breaker", Some(rate)) => {
-                    self.switch_on("breaker.mode", policy.node.place, provenance);
-                    self.set("breaker.error_rate", rate, policy.node.place, provenance);
-                }
-                ("balance", Some(word)) => self.set("balance", word, policy.node.place, provenance),
-                ("balance", None) => {
-                    if let Some((node, key)) = policy.node.get("hash").and_then(|node| Some((node, node.text()?))) {
-                        self.set("balance", key, node.place, provenance);
-                    }
-                }
-                (name @ ("timeout" | "bulkhead" | "breaker"), None) => {
-                    match name {
-                        "bulkhead" => self.switch_on("bulkhead", policy.place, provenance),
-                        "breaker" => self.switch_on("breaker.mode", policy.place, provenance),
-                        _ => {}
-                    }
-                    for Entry { key, node, .. } in policy.node.entries() {
-                        let leaf = keys::leaves().find(|leaf| leaf.path.split_once('.') == Some((name, key)));
-                        if let (Some(leaf), Some(text)) = (leaf, node.text()) {
-                            self.set(leaf.path, switch(text), node.place, provenance);
-                        }
-                    }
-                }
-                // The other policies are still to come: the check has refused whatever asks for them.
-                _ => {}
+    /// The policies of the receiving side: of `defaults`, which speaks of calls to others, it takes nothing.
+    pub(super) fn of_inbound(inbound: &'a Node) -> Self {
+        let mut leaves = Self::built_in();
+        let is_its = |path: &str| keys::INBOUND_POLICIES.contains(&path.split('.').next().unwrap_or(path));
+        leaves.0.retain(|path, _| is_its(path));
+        for policy in inbound.entries().iter().filter(|policy| is_its(&policy.key)) {
+            leaves.overlay(policy, Provenance::Service);
+        }
+        leaves
+    }
+
+    fn built_in() -> Self {
+        let leaves = keys::leaves().map(|key| (key.path, Leaf::built_in(key.default)));
+        Self(leaves.collect())
+    }
+
+    /// Bytes are silent for longer than calls, and have nothing of a request: what `defaults` says of calls
+    /// does not hold for them. What the service itself says stays, for the check to speak of.
+    fn fit_to_bytes(&mut self) {
+        if self.provenance_of("timeout.idle") == Provenance::Default {
+            self.0.insert("timeout.idle", Leaf::built_in(keys::TCP_IDLE));
+        }
+        for (path, is_of_calls) in [("balance", hash_key(self.text("balance")).is_ok()), ("cors", true)] {
+            if is_of_calls && matches!(self.provenance_of(path), Provenance::Defaults(_)) {
+                self.0.insert(path, Leaf::built_in(keys::default(path)));
             }
         }
     }
 
+    /// Lays one policy of one layer over what is there.
+    fn overlay(&mut self, policy: &'a Entry, provenance: fn(u32) -> Provenance) {
+        let Entry { place: at, node, .. } = policy;
+        match (policy.key.as_str(), node.text().map(switch)) {
+            ("timeout", Some("off")) => {
+                for path in keys::leaves().map(|key| key.path).filter(|path| path.starts_with("timeout.")) {
+                    self.set(path, "off", node.place, provenance);
+                }
+            }
+            ("timeout", Some(time)) => self.set("timeout.request", time, node.place, provenance),
+            ("bulkhead", Some(word @ ("on" | "off"))) => self.set("bulkhead", word, node.place, provenance),
+            ("bulkhead", Some(max)) => {
+                self.switch_on("bulkhead", node.place, provenance);
+                self.set("bulkhead.max", max, node.place, provenance);
+            }
+            ("breaker", Some(word @ ("on" | "observe" | "off"))) => {
+                self.set("breaker.mode", word, node.place, provenance);
+            }
+            ("breaker", Some(rate)) => {
+                self.switch_on("breaker.mode", node.place, provenance);
+                self.set("breaker.error_rate", rate, node.place, provenance);
+            }
+            ("balance", Some(word)) => self.set("balance", word, node.place, provenance),
+            ("balance", None) => {
+                if let Some((node, key)) = node.get("hash").and_then(|node| Some((node, node.text()?))) {
+                    self.set("balance", key, node.place, provenance);
+                }
+            }
+            ("protocol", Some(word)) => self.set("protocol", word, node.place, provenance),
+            ("tls", Some(word)) => self.set("tls", word, node.place, provenance),
+            ("cors", Some("off")) => self.set("cors", "off", node.place, provenance),
+            (name @ ("timeout" | "bulkhead" | "breaker" | "tls" | "cors"), None) => {
+                match SWITCHES.iter().find(|(policy, _)| *policy == name) {
+                    // Who wrote any of it is who switched it on.
+                    Some((_, leaf @ "cors")) => self.set(leaf, "on", *at, provenance),
+                    Some((_, leaf)) => self.switch_on(leaf, *at, provenance),
+                    None => {}
+                }
+                for Entry { key, node, .. } in node.entries() {
+                    let leaf = keys::leaves().find(|leaf| leaf.path.split_once('.') == Some((name, key)));
+                    match (leaf.map(|leaf| leaf.path), node.text()) {
+                        (Some(path @ "cors.origins"), _) => self.set_items(path, node, provenance),
+                        (Some(path), Some(text)) => self.set(path, switch(text), node.place, provenance),
+                        _ => {}
+                    }
+                }
+            }
+            // The other policies are still to come: the check has refused whatever asks for them.
+            _ => {}
+        }
+    }
+
     fn set(&mut self, path: &'static str, text: &'a str, place: Place, provenance: fn(u32) -> Provenance) {
-        self.0.insert(path, Leaf { text, provenance: provenance(place.line), place });
+        self.0.insert(path, Leaf { text, items: &[], provenance: provenance(place.line), place });
+        // Half a pair is none: who takes one back takes back both.
+        if let ("tls.cert" | "tls.key", "off") = (path, text) {
+            for path in ["tls.cert", "tls.key"] {
+                self.0.insert(path, Leaf { text, items: &[], provenance: provenance(place.line), place });
+            }
+        }
+    }
+
+    fn set_items(&mut self, path: &'static str, node: &'a Node, provenance: fn(u32) -> Provenance) {
+        let (items, place) = (node.items(), node.place);
+        self.0.insert(path, Leaf { text: "", items, provenance: provenance(place.line), place });
     }
 
     fn switch_on(&mut self, path: &'static str, place: Place, provenance: fn(u32) -> Provenance) {
@@ -90,137 +147,56 @@ impl<'a> Leaves<'a> {
         }
     }
 
-    fn text(&self, path: &str) -> &'a str {
+    /// The value at a path, as it is written.
+    pub(super) fn text(&self, path: &str) -> &'a str {
         self.0.get(path).map_or("", |leaf| leaf.text)
     }
 
+    /// The items of a value that is a list.
+    pub(super) fn items(&self, path: &str) -> &'a [Node] {
+        self.0.get(path).map_or(&[], |leaf| leaf.items)
+    }
+
+    pub(super) fn is_on(&self, path: &str) -> bool {
+        self.text(path) == "on"
+    }
+
     /// The value at a path; the default where the check has refused what is written.
-    fn read<T, E>(&self, path: &'static str, read: impl Fn(&str) -> Result<T, E>) -> T {
+    pub(super) fn read<T>(&self, path: &'static str, read: impl Fn(&str) -> Result<T, Complaint>) -> T {
         let value = read(self.text(path)).or_else(|_| read(keys::default(path)));
-        value.ok().expect("a default in the tables can be read")
+        value.expect("a default in the tables can be read")
     }
 
-    fn limit(&self, path: &'static str) -> Option<Duration> {
-        self.read(path, |text| if text == "off" { Ok(None) } else { units::duration(text).map(Some) })
+    /// Who wrote the value at a path.
+    pub(super) fn provenance_of(&self, path: &str) -> Provenance {
+        self.0.get(path).map_or(Provenance::Default, |leaf| leaf.provenance)
     }
 
-    pub(super) fn policy(&self) -> Policy {
-        Policy {
-            timeout: deadline::Settings {
-                request: self.limit("timeout.request"),
-                connect: self.limit("timeout.connect"),
-                attempt: self.limit("timeout.attempt"),
-                idle: self.limit("timeout.idle"),
-                total: self.limit("timeout.total"),
-                tunnel: self.limit("timeout.tunnel"),
-            },
-            bulkhead: (self.text("bulkhead") != "off").then(|| bulkhead::Settings {
-                max: self.read("bulkhead.max", number),
-                queue: self.read("bulkhead.queue", number),
-                wait: self.read("bulkhead.wait", units::duration),
-                per_endpoint: self.read("bulkhead.per_endpoint", |text| {
-                    if text == "off" { Ok(None) } else { number(text).map(Some) }
-                }),
-            }),
-            breaker: self.breaker(),
-            balance: self.read("balance", balance),
-        }
-    }
-
-    fn breaker(&self) -> Option<breaker::Settings> {
-        let mode = match self.text("breaker.mode") {
-            "off" => return None,
-            "observe" => breaker::Mode::Observe,
-            _ => breaker::Mode::On,
-        };
-        Some(breaker::Settings {
-            error_rate: self.read("breaker.error_rate", units::share),
-            min_calls: self.read("breaker.min_calls", number),
-            window: self.read("breaker.window", units::duration),
-            open_for: self.read("breaker.open_for", units::duration),
-            probes: self.read("breaker.probes", number),
-            slow_call: self.limit("breaker.slow_call"),
-            slow_rate: self.read("breaker.slow_rate", units::share),
-            mode,
-        })
+    /// Where the value at a path stands.
+    pub(super) fn place(&self, path: &str) -> Place {
+        self.0.get(path).map(|leaf| leaf.place).unwrap_or_default()
     }
 
     /// Where each value in force came from. Of a policy that is off, only what switched it off is in force.
     pub(super) fn provenance(&self) -> BTreeMap<&'static str, Provenance> {
-        let is_off = |switch: &str| self.text(switch) == "off";
-        let in_force = |path: &str| match path.split_once('.') {
-            Some(("bulkhead", _)) => !is_off("bulkhead"),
-            Some(("breaker", key)) => key == "mode" || !is_off("breaker.mode"),
-            None if path == "bulkhead" => is_off("bulkhead"),
-            _ => true,
+        let is_tcp = self.text("protocol") == "tcp";
+        let in_force = |path: &str| {
+            let policy = path.split('.').next().unwrap_or(path);
+            let switch = SWITCHES.iter().find(|(name, _)| *name == policy).map(|(_, switch)| *switch);
+            match switch {
+                Some(switch) if switch == path => path == "breaker.mode" || self.text(switch) == "off",
+                Some(switch) => self.text(switch) != "off",
+                // Bytes are never upgraded.
+                None => !(is_tcp && path == "timeout.tunnel"),
+            }
         };
         self.0.iter().filter(|(path, _)| in_force(path)).map(|(path, leaf)| (*path, leaf.provenance)).collect()
     }
-
-    /// Pairs of values that are fine apart and hardly meant together.
-    pub(super) fn warn(&self, path: &str, report: &mut Report<'_>) {
-        let policy = self.policy();
-        let timeout = &policy.timeout;
-        let attempt = ("timeout.attempt", timeout.attempt);
-        let connect = ("timeout.connect", timeout.connect);
-        let request = ("timeout.request", timeout.request);
-        let mut pairs = vec![
-            (attempt, request, "it has no effect"),
-            (connect, attempt, "it has no effect"),
-            (connect, request, "it has no effect"),
-            (request, ("timeout.total", timeout.total), "it has no effect"),
-        ];
-        if let Some(bulkhead) = policy.bulkhead.as_ref() {
-            let wait = (bulkhead.queue > 0).then_some(bulkhead.wait);
-            pairs.push((("bulkhead.wait", wait), request, "it has no effect"));
-            if bulkhead.per_endpoint.is_some_and(|each| each > bulkhead.max) {
-                let message =
-                    format!("`bulkhead.per_endpoint` is more than `bulkhead.max` ({}): it has no effect", bulkhead.max);
-                self.warn_at("bulkhead.per_endpoint", message, path, report);
-            }
-        }
-        if let Some(breaker) = policy.breaker.as_ref() {
-            pairs.push((("breaker.slow_call", breaker.slow_call), request, "no call is ever slow"));
-            let written = self.0.get("breaker.slow_rate").is_some_and(|leaf| leaf.provenance != Provenance::Default);
-            if written && breaker.slow_call.is_none() {
-                let message = "`breaker.slow_rate` counts only with `breaker.slow_call`".to_owned();
-                self.warn_at("breaker.slow_rate", message, path, report);
-            }
-        }
-        for ((key, value), (bound_key, bound), so) in pairs {
-            let (Some(value), Some(bound)) = (value, bound) else { continue };
-            // What is built in, or shared and then tightened by one service, is not a mistake of the file.
-            let by = |key| self.0.get(key).map_or(Provenance::Default, |leaf| leaf.provenance);
-            let meant = match by(key) {
-                Provenance::Default => true,
-                Provenance::Defaults(_) => matches!(by(bound_key), Provenance::Service(_)),
-                Provenance::Service(_) => false,
-            };
-            if value > bound && !meant {
-                let (value, bound) = (units::show_duration(value), units::show_duration(bound));
-                let message = format!("`{key}` ({value}) is longer than `{bound_key}` ({bound}): {so}");
-                self.warn_at(key, message, path, report);
-            }
-        }
-    }
-
-    fn warn_at(&self, key: &'static str, message: String, path: &str, report: &mut Report<'_>) {
-        let place = self.0.get(key).map(|leaf| leaf.place).unwrap_or_default();
-        report.warning(place, &join(path, key), message, None);
-    }
 }
 
-fn number(text: &str) -> Result<u32, scalar::Complaint> {
-    scalar::count(text).map(|value| u32::try_from(value).unwrap_or(u32::MAX))
-}
-
-fn balance(text: &str) -> Result<balance::Settings, scalar::Complaint> {
-    match text {
-        "p2c" => Ok(balance::Settings::P2c),
-        "round_robin" => Ok(balance::Settings::RoundRobin),
-        "random" => Ok(balance::Settings::Random),
-        "least_request" => Ok(balance::Settings::LeastRequest),
-        key => scalar::hash_key(key).map(balance::Settings::Hash),
+impl<'a> Leaf<'a> {
+    fn built_in(text: &'a str) -> Self {
+        Self { text, items: &[], provenance: Provenance::Default, place: Place::default() }
     }
 }
 

@@ -10,20 +10,25 @@
 //! | step | file |
 //! |---|---|
 //! | YAML → a tree with places, `${VARIABLES}` filled in | `raw`, `env` |
-//! | the tree held against the tables of keys | `keys`, `shape`, `scalar`, `units` |
-//! | the tree → [`Config`] | `resolve`, `service`, `layers` |
-//! | values held against each other | `cross` |
+//! | the tree held against the tables of keys | `keys`, `shape`, `scalar`, `units`, `address`, `identity` |
+//! | the tree → [`Config`] | `resolve`, `service`, `inbound`, `layers`, `policies` |
+//! | values held against each other | `pairs`, `cross` |
 //! | the way back: JSON Schema, effective values, changes | `schema`, `describe`, `diff` |
 
+mod address;
 mod cross;
 mod describe;
 mod diff;
 #[cfg(test)]
 mod drift;
 mod env;
+mod identity;
+mod inbound;
 mod keys;
 mod layers;
 mod load;
+mod pairs;
+mod policies;
 mod problem;
 mod raw;
 mod resolve;
@@ -66,6 +71,8 @@ pub struct Config {
     pub drain: Drain,
     /// The services, by name.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
+    /// The receiving side: what stands before our own app.
+    pub inbound: Option<Inbound>,
 }
 
 /// Addresses and the socket the sidecar listens on; a service's own port is the service's.
@@ -217,6 +224,114 @@ pub struct Policy {
     pub breaker: Option<breaker::Settings>,
     /// How an endpoint is chosen.
     pub balance: balance::Settings,
+    /// What is spoken to the endpoints.
+    pub protocol: Protocol,
+    /// TLS to the endpoints.
+    pub tls: Option<Tls>,
+    /// Which web pages may call.
+    pub cors: Option<Cors>,
+}
+
+/// What is spoken to the endpoints of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// What the app speaks; gRPC-Web becomes gRPC over HTTP/2. The default.
+    #[default]
+    Auto,
+    /// HTTP/1.1, whatever the app speaks.
+    Http1,
+    /// HTTP/2, whatever the app speaks: by prior knowledge, or under TLS by ALPN.
+    Http2,
+    /// Bytes, as they come.
+    Tcp,
+}
+
+/// TLS to the endpoints of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Whom to trust: a file of PEM certificates; `None` is the system's roots.
+    pub ca: Option<PathBuf>,
+    /// Our own certificate and its key, shown to endpoints that ask for one.
+    pub identity: Option<KeyPair>,
+    /// Whom the endpoint's certificate must be for; `None` is the host that the source names.
+    pub name: Option<PeerName>,
+    /// The oldest version that is spoken. Default 1.2.
+    pub min_version: TlsVersion,
+    /// Nothing about the endpoint's certificate is verified. Never the default, and warned of at each start.
+    pub unverified: bool,
+}
+
+/// A certificate (with its chain) and its private key: two PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyPair {
+    /// The certificate, then the rest of its chain.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+impl KeyPair {
+    fn of((cert, key): (&str, &str)) -> Self {
+        Self { cert: cert.into(), key: key.into() }
+    }
+}
+
+/// Whom a certificate is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerName {
+    /// A DNS name or an IP address among its subject alternative names.
+    Host(Arc<str>),
+    /// A URI among its subject alternative names: a SPIFFE ID.
+    Uri(Arc<str>),
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    V1_2,
+    /// RFC 8446.
+    V1_3,
+}
+
+/// Which web pages may call a service (the Fetch standard's CORS protocol).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    /// The origins of these pages: `https://shop.example`. `*` is any.
+    pub origins: Vec<Arc<str>>,
+    /// Whether a page may send the user's cookies. Default off; not together with `*`.
+    pub credentials: bool,
+    /// How long a browser may remember what it was told. Default 1 h.
+    pub max_age: Duration,
+}
+
+/// The receiving side: what stands before our own app.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inbound {
+    /// Where callers come in.
+    pub listen: SocketAddr,
+    /// TLS with the callers; `None` is plain text.
+    pub tls: Option<InboundTls>,
+    /// The identities (URI or DNS names of a certificate) that may call; `None` is whoever has a good certificate.
+    pub allow: Option<Vec<Arc<str>>>,
+    /// The app, as a service with the one endpoint, and the rules of calls to it. Its name is `inbound`.
+    pub service: Arc<Service>,
+}
+
+impl Inbound {
+    /// The name of its service; a service of the user's cannot have it beside an inbound.
+    pub const NAME: &'static str = "inbound";
+}
+
+/// TLS with callers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboundTls {
+    /// Our certificate and its key.
+    pub identity: KeyPair,
+    /// Whose certificates callers must show; `None` asks for none.
+    pub ca: Option<PathBuf>,
+    /// The oldest version that is spoken. Default 1.2.
+    pub min_version: TlsVersion,
 }
 
 /// Where a value came from.

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use super::{
-    AccessLog, Config, Drain, Level, Limits, Listen, Log, Nameserver, Resolver, cross, keys,
+    AccessLog, Config, Drain, Level, Limits, Listen, Log, Nameserver, Resolver, address, cross, inbound, keys, pairs,
     problem::{Report, join, quoted},
     raw::{Node, Value},
     scalar, service, units,
@@ -24,11 +24,11 @@ pub(super) fn config(root: &Node, surroundings: Surroundings, report: &mut Repor
     let file = Written { root };
     let config = Config {
         listen: Listen {
-            http: file.read("listen.http", scalar::listen),
-            observe: file.read("listen.observe", scalar::listen),
+            http: file.read("listen.http", address::listen),
+            observe: file.read("listen.observe", address::listen),
             admin: file.text("listen.admin").map_or(surroundings.admin, PathBuf::from),
         },
-        domain: file.read("vip.domain", |text| scalar::dns_name(text).map(domain)),
+        domain: file.read("vip.domain", |text| address::dns_name(text).map(domain)),
         resolver: resolver(&file),
         workers: file.read("workers", workers),
         limits: Limits {
@@ -40,6 +40,7 @@ pub(super) fn config(root: &Node, surroundings: Surroundings, report: &mut Repor
         log: Log { access: file.read("log.access", access_log), level: file.read("log.level", level) },
         drain: Drain { limit: file.read("drain.for", units::duration) },
         services: services(&file, report),
+        inbound: inbound::resolve(root.entry("inbound"), report),
     };
     cross::check(&config, &file, report);
     config
@@ -62,6 +63,7 @@ fn resolver(file: &Written<'_>) -> Resolver {
 
 fn services(file: &Written<'_>, report: &mut Report<'_>) -> BTreeMap<crate::model::ServiceName, Arc<super::Service>> {
     let defaults = file.at("defaults");
+    pairs::key_pair(defaults.and_then(|defaults| defaults.get("tls")), "defaults.tls", report);
     let mut services = BTreeMap::new();
     let written = file.at("services").map(Node::entries).unwrap_or_default();
     for entry in written {
@@ -84,7 +86,8 @@ fn services(file: &Written<'_>, report: &mut Report<'_>) -> BTreeMap<crate::mode
     }
     let nothing =
         |node: &Node| matches!(&node.value, Value::Null) || matches!(&node.value, Value::Map(all) if all.is_empty());
-    if file.at("services").map_or(matches!(file.root.value, Value::Null | Value::Map(_)), nothing) {
+    let receives = file.at("inbound").is_some_and(|inbound| matches!(inbound.value, Value::Map(_)));
+    if !receives && file.at("services").map_or(matches!(file.root.value, Value::Null | Value::Map(_)), nothing) {
         let place = file.root.place;
         let hint = Some("add one under `services:`, as `orders: { dns: orders:8080 }`".to_owned());
         report.warning(place, "services", "the file names no service: every call will get `unknown_service`", hint);
@@ -137,7 +140,7 @@ fn narrow(value: u64) -> usize {
 }
 
 fn nameserver(text: &str) -> Option<Nameserver> {
-    if text == "system" { Some(Nameserver::System) } else { scalar::nameserver(text).ok().map(Nameserver::At) }
+    if text == "system" { Some(Nameserver::System) } else { address::nameserver(text).ok().map(Nameserver::At) }
 }
 
 fn access_log(text: &str) -> Result<Option<AccessLog>, scalar::Complaint> {

@@ -1,17 +1,15 @@
 //! Kinds of scalar: what a text under a key must look like, in words for people and in JSON Schema.
 //!
 //! Each kind has one reader, and the resolver uses the same ones: [`Scalar::check`] accepts exactly what
-//! can be read. The readers that are not about units are here.
+//! can be read. The readers of words and counts are here; the others are in `units`, `address` and `identity`.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use http::HeaderName;
 use serde_json::{Value, json};
 
 use super::{
+    address, identity,
     problem::{did_you_mean, quoted},
     units,
 };
@@ -37,6 +35,8 @@ pub(super) enum Scalar {
     Listen,
     /// Where to connect: IP:PORT.
     Address,
+    /// Our own app: IP:PORT, or a port of 127.0.0.1.
+    App,
     /// A DNS server: IP, or IP:PORT.
     Nameserver,
     /// A DNS name and a port.
@@ -49,6 +49,12 @@ pub(super) enum Scalar {
     Ip,
     /// A range of addresses, as IP/BITS.
     Cidr,
+    /// Whom a certificate is for: a DNS name, an IP address or a URI.
+    PeerName,
+    /// Who a certificate says a caller is: a URI or a DNS name.
+    Identity,
+    /// The origin of a web page, or `*`.
+    Origin,
     /// The path of a file.
     Path,
     /// The path of a Unix socket.
@@ -85,16 +91,20 @@ impl Scalar {
                 _ => Ok(()),
             },
             Self::Size(min, max) => within(units::size(text)?, (min, max), u64::MAX, text, units::show_size),
-            Self::Listen => listen(text).map(drop),
-            Self::Address => address(text).map(drop),
-            Self::Nameserver => nameserver(text).map(drop),
-            Self::HostPort => host_port(text).map(drop),
-            Self::DnsName => dns_name(text).map(drop),
+            Self::Listen => address::listen(text).map(drop),
+            Self::Address => address::address(text).map(drop),
+            Self::App => address::app(text).map(drop),
+            Self::Nameserver => address::nameserver(text).map(drop),
+            Self::HostPort => address::host_port(text).map(drop),
+            Self::DnsName => address::dns_name(text).map(drop),
             Self::Service => service(text).map(drop),
             Self::Ip => plain(text.parse::<IpAddr>().is_ok(), text, "an IP address"),
-            Self::Cidr => plain(is_cidr(text), text, "a range of addresses such as `127.84.0.0/16`"),
+            Self::Cidr => plain(address::is_cidr(text), text, "a range of addresses such as `127.84.0.0/16`"),
+            Self::PeerName => identity::peer_name(text).map(drop),
+            Self::Identity => identity::caller(text).map(drop),
+            Self::Origin => identity::origin(text).map(drop),
             Self::Path => plain(!text.is_empty() && !text.contains('\0'), text, "a path"),
-            Self::Socket => socket(text),
+            Self::Socket => address::socket(text),
             Self::AccessLog => access_log(text),
             Self::HashKey => hash_key(text).map(drop),
             Self::Header => header(text).map(drop),
@@ -114,7 +124,7 @@ impl Scalar {
             Self::Count(..) => "a whole number",
             Self::Share(_) => "a share such as `50%`",
             Self::Size(..) => "a size such as `64KiB`",
-            Self::Listen => "IP:PORT or a port",
+            Self::Listen | Self::App => "IP:PORT or a port",
             Self::Address => "IP:PORT",
             Self::Nameserver => "IP or IP:PORT",
             Self::HostPort => "HOST:PORT",
@@ -122,6 +132,9 @@ impl Scalar {
             Self::Service => "a service's name",
             Self::Ip => "an IP address",
             Self::Cidr => "IP/BITS",
+            Self::PeerName => "a DNS name, an IP address or a URI",
+            Self::Identity => "a URI or a DNS name",
+            Self::Origin => "an origin such as `https://shop.example`",
             Self::Path | Self::Socket => "a path",
             Self::AccessLog => "`off`, `stdout` or a path",
             Self::HashKey => "`header NAME`, `cookie NAME` or `path`",
@@ -144,6 +157,8 @@ impl Scalar {
                 let mut all: Vec<Value> = words.iter().map(|word| json!(word)).collect();
                 all.extend(words.contains(&"on").then_some(json!(true)));
                 all.extend(words.contains(&"off").then_some(json!(false)));
+                // YAML takes `1.2` for a number, and so do editors.
+                all.extend(words.iter().filter_map(|word| word.parse::<f64>().ok()).map(|number| json!(number)));
                 json!({ "enum": all })
             }
             Self::Duration(..) => text("^([0-9]+(\\.[0-9]+)?(d|h|m|s|ms|us|ns))+$"),
@@ -154,6 +169,10 @@ impl Scalar {
             Self::Listen => {
                 json!({ "anyOf": [{ "type": "integer", "minimum": 0, "maximum": 65535 }, { "type": "string" }] })
             }
+            Self::App => {
+                json!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 65535 }, { "type": "string" }] })
+            }
+            Self::Origin => text("^\\*$|^[A-Za-z][A-Za-z0-9+.-]*://[^/]+$"),
             Self::RetryOn => {
                 json!({ "anyOf": [{ "enum": RETRY_ON }, { "type": "integer", "minimum": 500, "maximum": 599 }] })
             }
@@ -167,7 +186,7 @@ impl Scalar {
     }
 }
 
-fn plain(fits: bool, text: &str, what: &str) -> Result<(), Complaint> {
+pub(super) fn plain(fits: bool, text: &str, what: &str) -> Result<(), Complaint> {
     if fits { Ok(()) } else { Err((format!("{} is not {what}", quoted(text)), None)) }
 }
 
@@ -215,129 +234,9 @@ pub(super) fn count(text: &str) -> Result<u64, Complaint> {
     value.ok_or_else(|| (format!("{} is not a whole number", quoted(text)), None))
 }
 
-/// Reads where to listen.
-pub(super) fn listen(text: &str) -> Result<SocketAddr, Complaint> {
-    if let Ok(port) = text.parse::<u16>() {
-        return Ok((Ipv4Addr::LOCALHOST, port).into());
-    }
-    text.parse().map_err(|_| {
-        let hint = match text.rsplit_once(':') {
-            Some(("localhost", port)) => Some(format!("write `127.0.0.1:{port}`")),
-            Some(("" | "*", port)) => {
-                Some(format!("write `127.0.0.1:{port}`, or `0.0.0.0:{port}` to listen on every address"))
-            }
-            Some((host, port)) if host.parse::<std::net::Ipv6Addr>().is_ok() => {
-                Some(format!("write `[{host}]:{port}`"))
-            }
-            _ => Some("write it like `127.0.0.1:8470`; a port alone is one of 127.0.0.1".to_owned()),
-        };
-        (format!("{} is not IP:PORT", quoted(text)), hint)
-    })
-}
-
-/// Reads where to connect.
-pub(super) fn address(text: &str) -> Result<SocketAddr, Complaint> {
-    match text.parse::<SocketAddr>() {
-        Ok(addr) if addr.port() == 0 => Err((format!("`{text}`: nothing can be reached at port 0"), None)),
-        Ok(addr) if addr.ip().is_unspecified() => Err((
-            format!("`{text}`: an endpoint is not at `{}`", addr.ip()),
-            Some(format!("write `127.0.0.1:{}`", addr.port())),
-        )),
-        Ok(addr) => Ok(addr),
-        Err(_) if host_port(text).is_ok() => Err((
-            format!("{} is a name, not an address", quoted(text)),
-            Some(format!("names are looked up with `dns: {text}`")),
-        )),
-        Err(_) if text.parse::<IpAddr>().is_ok() => {
-            Err((format!("{} has no port", quoted(text)), Some(format!("write `{}`", with_port(text)))))
-        }
-        Err(_) => Err((format!("{} is not IP:PORT", quoted(text)), None)),
-    }
-}
-
-fn with_port(ip: &str) -> String {
-    if ip.contains(':') { format!("[{ip}]:8080") } else { format!("{ip}:8080") }
-}
-
-/// Reads a DNS server, at port 53 unless another is given.
-pub(super) fn nameserver(text: &str) -> Result<SocketAddr, Complaint> {
-    let addr = text.parse::<IpAddr>().map(|ip| SocketAddr::from((ip, 53))).or_else(|_| text.parse::<SocketAddr>());
-    match addr {
-        Ok(addr) if addr.port() != 0 => Ok(addr),
-        _ => Err((
-            format!("{} is neither `system` nor an IP address", quoted(text)),
-            Some("write `system`, `10.0.0.2` or `10.0.0.2:53`".into()),
-        )),
-    }
-}
-
-/// Reads a name to look up and the port of its endpoints.
-pub(super) fn host_port(text: &str) -> Result<(&str, u16), Complaint> {
-    if let Some((_, rest)) = text.split_once("://") {
-        let authority = rest.split('/').next().unwrap_or(rest);
-        return Err((format!("{} is a URL", quoted(text)), Some(format!("write HOST:PORT alone: `{authority}`"))));
-    }
-    if text.parse::<SocketAddr>().is_ok() || text.parse::<IpAddr>().is_ok() {
-        return Err((
-            format!("{} is an address, not a name", quoted(text)),
-            Some(format!("addresses are listed with `static: [{text}]`")),
-        ));
-    }
-    let Some((host, port)) = text.rsplit_once(':') else {
-        dns_name(text)?;
-        return Err((
-            format!("{} has no port", quoted(text)),
-            Some(format!("write `{text}:8080`, with the port of its endpoints")),
-        ));
-    };
-    dns_name(host)?;
-    match port.parse::<u16>() {
-        Ok(port) if port > 0 => Ok((host, port)),
-        _ => Err((format!("{} is not a port, 1 to 65535", quoted(port)), None)),
-    }
-}
-
-/// Reads a DNS name (RFC 1035 §2.3.4), with underscores (RFC 2782) and with or without the final dot.
-pub(super) fn dns_name(text: &str) -> Result<&str, Complaint> {
-    let labels = text.strip_suffix('.').unwrap_or(text);
-    match ServiceName::parse(labels) {
-        // A name whose last label is a number would be read as an IPv4 address (RFC 1123 §2.1).
-        Ok(_) if labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) => {
-            Err((format!("{} is not a DNS name: its last label is a number", quoted(text)), None))
-        }
-        Ok(_) => Ok(text),
-        Err(why) => {
-            let hint = text.split_once(':').map(|(name, _)| format!("a name alone stands here: `{name}`"));
-            Err((format!("{} is not a DNS name: {why}", quoted(text)), hint))
-        }
-    }
-}
-
 /// Reads a service's name.
 pub(super) fn service(text: &str) -> Result<ServiceName, Complaint> {
     ServiceName::parse(text).map_err(|why| (format!("{} is not a service name: {why}", quoted(text)), None))
-}
-
-fn is_cidr(text: &str) -> bool {
-    let Some((ip, bits)) = text.split_once('/') else { return false };
-    let (Ok(ip), Ok(bits)) = (ip.parse::<IpAddr>(), bits.parse::<u8>()) else { return false };
-    bits <= if ip.is_ipv4() { 32 } else { 128 }
-}
-
-fn socket(text: &str) -> Result<(), Complaint> {
-    // sun_path of sockaddr_un(7) is 108 bytes long, with the final NUL.
-    const LONGEST: usize = 107;
-    if text.parse::<u16>().is_ok() || text.parse::<SocketAddr>().is_ok() {
-        let hint = "changes come over a Unix socket, never TCP: `/run/outrigger/admin.sock`".to_owned();
-        return Err((format!("{} is an address", quoted(text)), Some(hint)));
-    }
-    if text.len() > LONGEST {
-        return Err((
-            format!("{} is too long for a Unix socket", quoted(text)),
-            Some(format!("{LONGEST} bytes at most")),
-        ));
-    }
-    plain(!text.is_empty() && !text.contains('\0'), text, "the path of a Unix socket")
 }
 
 fn access_log(text: &str) -> Result<(), Complaint> {

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::{
-    Provenance, Service, Source, keys,
+    Protocol, Service, Source, address, keys,
     layers::Leaves,
+    pairs,
     problem::{Report, join, quoted},
     raw::{Entry, Node, Value},
     scalar,
@@ -19,17 +20,21 @@ pub(super) fn resolve(
     path: &str,
     report: &mut Report<'_>,
 ) -> Option<Service> {
-    let mut leaves = Leaves::built_in();
-    leaves.overlay(defaults, Provenance::Defaults);
-    leaves.overlay(Some(&entry.node), Provenance::Service);
-    leaves.warn(path, report);
+    let leaves = Leaves::of_service(defaults, &entry.node);
+    pairs::check(&leaves, path, report);
+    pairs::key_pair(entry.node.get("tls"), &join(path, "tls"), report);
     let policy = leaves.policy();
+    if policy.protocol == Protocol::Tcp && entry.node.get("listen").is_none() {
+        let message = format!("the tcp service {} has no `listen`", quoted(&entry.key));
+        let hint = "bytes name no service: give it a port of its own, as `listen: 127.0.0.1:5432`";
+        report.error(entry.place, path, message, Some(hint.to_owned()));
+    }
     let source = source(entry, path, report)?;
     let aliases = entry.node.get("aliases").map(Node::items).unwrap_or_default();
     Some(Service {
         name: name.clone(),
         aliases: aliases.iter().filter_map(|alias| scalar::service(alias.text()?).ok()).collect(),
-        listen: entry.node.get("listen").and_then(|node| scalar::listen(node.text()?).ok()),
+        listen: entry.node.get("listen").and_then(|node| address::listen(node.text()?).ok()),
         source,
         provenance: leaves.provenance(),
         policy,
@@ -55,7 +60,7 @@ fn source(entry: &Entry, path: &str, report: &mut Report<'_>) -> Option<Source> 
         "static" => {
             let mut addrs = Vec::new();
             for item in first.node.items() {
-                let Some(Ok(addr)) = item.text().map(scalar::address) else { continue };
+                let Some(Ok(addr)) = item.text().map(address::address) else { continue };
                 if addrs.contains(&addr) {
                     report.warning(item.place, &join(path, "static"), format!("`{addr}` is listed twice"), None);
                 } else {
@@ -65,7 +70,7 @@ fn source(entry: &Entry, path: &str, report: &mut Report<'_>) -> Option<Source> 
             Some(Source::Static(addrs))
         }
         "file" => Some(Source::File(PathBuf::from(text()?))),
-        "srv" => scalar::dns_name(text()?).ok().map(|name| Source::Srv { name: name.into() }),
-        _ => scalar::host_port(text()?).ok().map(|(host, port)| Source::Dns { host: host.into(), port }),
+        "srv" => address::dns_name(text()?).ok().map(|name| Source::Srv { name: name.into() }),
+        _ => address::host_port(text()?).ok().map(|(host, port)| Source::Dns { host: host.into(), port }),
     }
 }

@@ -168,10 +168,11 @@ fn check_scalar(text: &str, shape: &Shape) -> Result<(), Complaint> {
     }
     let best = complaints.iter().position(|(_, hint)| hint.is_some()).unwrap_or(complaints.len() - 1);
     let (message, hint) = complaints.swap_remove(best);
-    if complaints.is_empty() {
-        return Err((message, hint));
-    }
     let kind = Some(format!("expected {}", shape.expected()));
+    if complaints.is_empty() {
+        let has_other_forms = !matches!(shape.map, Map::None);
+        return Err((message, hint.or(kind.filter(|_| has_other_forms))));
+    }
     Err(if hint.is_some() { (message, hint) } else { (format!("{} does not fit", quoted(text)), kind) })
 }
 

@@ -35,6 +35,8 @@ pub enum Reason {
     BadRequest,
     /// The sidecar is stopping.
     ShuttingDown,
+    /// The caller is not one of those that may call.
+    NotAllowed,
 }
 
 struct Row {
@@ -47,7 +49,7 @@ struct Row {
 
 impl Reason {
     /// Every reason, in the order of the contract's table.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::UnknownService,
         Self::NoEndpoints,
         Self::BreakerOpen,
@@ -61,6 +63,7 @@ impl Reason {
         Self::Loop,
         Self::BadRequest,
         Self::ShuttingDown,
+        Self::NotAllowed,
     ];
 
     #[rustfmt::skip]
@@ -83,6 +86,7 @@ impl Reason {
             Self::Loop => row("loop", S::LOOP_DETECTED, 10, "proxy_loop_detected", "The call leads back to this sidecar"),
             Self::BadRequest => row("bad_request", S::BAD_REQUEST, 13, "http_request_error", "The request is not valid"),
             Self::ShuttingDown => row("shutting_down", S::SERVICE_UNAVAILABLE, 14, "destination_unavailable", "The sidecar is stopping"),
+            Self::NotAllowed => row("not_allowed", S::FORBIDDEN, 7, "http_request_denied", "The caller may not call"),
         }
     }
 
@@ -154,6 +158,17 @@ impl Outcome {
         if status.is_server_error() { Self::UpstreamError(UpstreamFault::Status(status)) } else { Self::Ok }
     }
 
+    /// What a complete gRPC answer amounts to, by its grpc-status. Codes that blame the service (UNKNOWN,
+    /// DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS) or a method that it lacks (UNIMPLEMENTED, as 501) are its
+    /// errors, and a code that is nobody's is UNKNOWN; all the others speak of the request, as 4xx do.
+    pub fn of_grpc(code: u16) -> Self {
+        match code {
+            2 | 4 | 12..=15 => Self::UpstreamError(UpstreamFault::Grpc(code)),
+            0..=16 => Self::Ok,
+            _ => Self::UpstreamError(UpstreamFault::Grpc(2)),
+        }
+    }
+
     /// Every word an outcome can have, by [`Outcome::index`].
     pub fn words() -> [&'static str; Self::COUNT] {
         let mut words = ["ok", "upstream_error", "cancelled"].into_iter().chain(Reason::ALL.map(Reason::as_str));
@@ -210,7 +225,8 @@ impl Outcome {
                 | Reason::BulkheadFull
                 | Reason::Loop
                 | Reason::BadRequest
-                | Reason::ShuttingDown => Judgement::Nothing,
+                | Reason::ShuttingDown
+                | Reason::NotAllowed => Judgement::Nothing,
             },
         }
     }
@@ -262,6 +278,33 @@ mod tests {
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(Outcome::of_status(status).judgement(), expected, "{status}");
+        }
+    }
+    #[test]
+    fn grpc_codes_are_judged_as_the_contract_says() {
+        for (code, word, judgement) in [
+            (0, "ok", Judgement::Success),
+            (1, "ok", Judgement::Success),
+            (2, "upstream_error", Judgement::Failure),
+            (3, "ok", Judgement::Success),
+            (4, "upstream_error", Judgement::Failure),
+            (5, "ok", Judgement::Success),
+            (6, "ok", Judgement::Success),
+            (7, "ok", Judgement::Success),
+            (8, "ok", Judgement::Success),
+            (9, "ok", Judgement::Success),
+            (10, "ok", Judgement::Success),
+            (11, "ok", Judgement::Success),
+            (12, "upstream_error", Judgement::Success),
+            (13, "upstream_error", Judgement::Failure),
+            (14, "upstream_error", Judgement::Failure),
+            (15, "upstream_error", Judgement::Failure),
+            (16, "ok", Judgement::Success),
+            (17, "upstream_error", Judgement::Failure),
+            (u16::MAX, "upstream_error", Judgement::Failure),
+        ] {
+            let outcome = Outcome::of_grpc(code);
+            assert_eq!((outcome.as_str(), outcome.judgement()), (word, judgement), "{code}");
         }
     }
 }

@@ -57,6 +57,13 @@ impl Deadline {
         Self { head: earliest(head, end), end }
     }
 
+    /// The same, but over by `limit` at the latest: a deadline that the caller sent bounds everything, and is never
+    /// a longer one.
+    #[must_use]
+    pub fn no_later_than(self, limit: Option<Instant>) -> Self {
+        Self { head: earliest(self.head, limit), end: earliest(self.end, limit) }
+    }
+
     /// When the head of the answer must be there.
     pub fn head(&self) -> Option<Instant> {
         self.head
@@ -127,6 +134,18 @@ mod tests {
         assert_eq!(deadline.head(), Some(start + SECOND));
         assert!(!deadline.is_over(start));
         assert!(deadline.is_over(start + SECOND));
+    }
+
+    #[test]
+    fn a_callers_deadline_shortens_and_never_lengthens() {
+        let start = Instant::now();
+        let deadline = Deadline::starting(start, &settings());
+        let short = deadline.no_later_than(Some(start + SECOND));
+        assert_eq!((short.head(), short.end()), (Some(start + SECOND), Some(start + SECOND)));
+        let long = deadline.no_later_than(Some(start + 15 * SECOND));
+        assert_eq!((long.head(), long.end()), (Some(start + 10 * SECOND), Some(start + 15 * SECOND)));
+        assert_eq!(deadline.no_later_than(Some(start + 60 * SECOND)), deadline);
+        assert_eq!(deadline.no_later_than(None), deadline);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! people. What varies stands in fields, never in the sentence, so that lines can be counted by message.
 //! The level says who must act (`config::Level`). Calls do not belong here: the access log has them.
 //!
-//! Other crates speak only from `warn` upwards, unless the level is `trace`. The environment variable
+//! Other crates speak only from `warn` upwards, unless the level is `trace`; those that speak of peers from `error`. The environment variable
 //! `OUTRIGGER_LOG`, in the syntax of tracing's `EnvFilter` (`debug`, `outrigger::discovery=trace`), wins over the
 //! config, for the time in which somebody searches.
 
@@ -75,12 +75,14 @@ impl fmt::Debug for Control {
 }
 
 fn filter_of(level: Level) -> EnvFilter {
+    // These speak of peers, and as often as peers please: no operator can act on that, and a log must not be flooded.
+    const PEERS: &str = "h2=error,hyper=error,rustls=error";
     EnvFilter::new(match level {
-        Level::Error => "error",
-        Level::Warn => "warn",
-        Level::Info => "warn,outrigger=info",
-        Level::Debug => "warn,outrigger=debug",
-        Level::Trace => "trace",
+        Level::Error => "error".to_owned(),
+        Level::Warn => format!("warn,{PEERS}"),
+        Level::Info => format!("warn,{PEERS},outrigger=info"),
+        Level::Debug => format!("warn,{PEERS},outrigger=debug"),
+        Level::Trace => "trace".to_owned(),
     })
 }
 
@@ -125,7 +127,7 @@ mod tests {
     fn each_level_is_a_filter_that_holds_back_other_crates() {
         let directives = |level| filter_of(level).to_string();
         assert_eq!(directives(Level::Error), "error");
-        assert_eq!(directives(Level::Warn), "warn");
+        assert!(directives(Level::Warn).contains("h2=error"), "{}", directives(Level::Warn));
         assert!(directives(Level::Info).contains("outrigger=info"), "{}", directives(Level::Info));
         assert!(directives(Level::Debug).contains("warn"));
         assert_eq!(directives(Level::Trace), "trace");

@@ -7,14 +7,20 @@
 //! To add a metric: a field in `Families` with its name and help, a handle in [`ServiceMetrics`], a row
 //! in `docs/metrics.md`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
 
-use crate::model::{Outcome, SourceKind};
+use crate::{
+    config,
+    model::{Outcome, Reason, SourceKind},
+};
 
 /// Upper bounds of the latency buckets, in seconds: fine where a local call lives, coarse to a minute.
 const BUCKETS: [f64; 16] =
@@ -39,10 +45,21 @@ struct Families {
     discovery_age: GaugeVec,
     connections: IntGaugeVec,
     access_log_lost: IntCounter,
+    certificate_expiry: GaugeVec,
 }
 
 /// The `service` label of what no service can be blamed for: unknown names, requests that are not HTTP.
 pub const NO_SERVICE: &str = "";
+
+/// One series an outcome. Only the receiving side turns callers away for who they are: no other service has
+/// that series.
+fn series_by_outcome(family: &IntCounterVec, service: &str) -> [IntCounter; Outcome::COUNT] {
+    let only_inbound = Outcome::Failed(Reason::NotAllowed).as_str();
+    Outcome::words().map(|word| match word == only_inbound && service != config::Inbound::NAME {
+        true => IntCounter::new("unused", "Registered nowhere.").expect("a plain name is valid"),
+        false => family.with_label_values(&[service, word]),
+    })
+}
 
 /// How a look at a source ended; the `result` label of `outrigger_discovery_updates_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +180,16 @@ impl Metrics {
                     "Access log lines dropped because the log's reader was too slow.",
                 ),
             ),
+            certificate_expiry: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "outrigger_certificate_expiry_timestamp_seconds",
+                        "When the certificate that we show expires, in seconds since 1970.",
+                    ),
+                    &["service"],
+                ),
+            ),
             registry,
         };
         let info =
@@ -174,8 +201,7 @@ impl Metrics {
     /// The handles of one service; the same ones each time for the same name.
     pub fn service(&self, name: &str) -> ServiceMetrics {
         let f = &self.0;
-        let words = Outcome::words();
-        let by_outcome = |family: &IntCounterVec| words.map(|word| family.with_label_values(&[name, word]));
+        let by_outcome = |family: &IntCounterVec| series_by_outcome(family, name);
         ServiceMetrics {
             calls: by_outcome(&f.calls),
             call_duration: f.call_duration.with_label_values(&[name]),
@@ -185,7 +211,9 @@ impl Metrics {
                 .map(|to| f.breaker_transitions.with_label_values(&[name, to])),
             bulkhead_in_flight: f.bulkhead_in_flight.with_label_values(&[name]),
             bulkhead_limit: f.bulkhead_limit.with_label_values(&[name]),
+            retries_refused: f.retries.with_label_values(&[name, "refused"]),
             retries_reused_connection: f.retries.with_label_values(&[name, "reused_connection"]),
+            retries_connect: f.retries.with_label_values(&[name, "connect"]),
             endpoints: ["ready", "draining"].map(|state| f.endpoints.with_label_values(&[name, state])),
             discovery_age: f.discovery_age.with_label_values(&[name]),
             upstream_connections: f.connections.with_label_values(&[name, Side::Upstream.as_str()]),
@@ -197,9 +225,15 @@ impl Metrics {
         self.0.discovery_updates.with_label_values(&[service, source.as_str(), result.as_str()]).inc();
     }
 
+    /// Says when the certificate that a service shows expires. Services without one have no such series.
+    pub fn certificate_expires(&self, service: &str, at: SystemTime) {
+        let since_epoch = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.0.certificate_expiry.with_label_values(&[service]).set(since_epoch.as_secs_f64());
+    }
+
     /// Calls that no service can be blamed for, by outcome.
     pub fn unattributed_calls(&self) -> [IntCounter; Outcome::COUNT] {
-        Outcome::words().map(|word| self.0.calls.with_label_values(&[NO_SERVICE, word]))
+        series_by_outcome(&self.0.calls, NO_SERVICE)
     }
 
     /// Open connections of apps.
@@ -227,7 +261,9 @@ impl Metrics {
         for to in ["closed", "half_open", "open"] {
             let _ = f.breaker_transitions.remove_label_values(&[name, to]);
         }
-        let _ = f.retries.remove_label_values(&[name, "reused_connection"]);
+        for reason in ["reused_connection", "refused", "connect"] {
+            let _ = f.retries.remove_label_values(&[name, reason]);
+        }
         for state in ["ready", "draining"] {
             let _ = f.endpoints.remove_label_values(&[name, state]);
         }
@@ -237,6 +273,7 @@ impl Metrics {
             }
         }
         let _ = f.discovery_age.remove_label_values(&[name]);
+        let _ = f.certificate_expiry.remove_label_values(&[name]);
         let _ = f.connections.remove_label_values(&[name, Side::Upstream.as_str()]);
     }
 
@@ -279,8 +316,12 @@ pub struct ServiceMetrics {
     pub bulkhead_in_flight: IntGauge,
     /// Set when rendered; 0 when the bulkhead is off.
     pub bulkhead_limit: IntGauge,
+    /// Requests repeated because the endpoint said that it had not looked at them.
+    pub retries_refused: IntCounter,
     /// Attempts repeated because a reused connection had died.
     pub retries_reused_connection: IntCounter,
+    /// Attempts made because the one before could not connect.
+    pub retries_connect: IntCounter,
     /// Ready and draining endpoints; set when rendered.
     pub endpoints: [IntGauge; 2],
     /// Set when rendered.
