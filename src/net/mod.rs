@@ -6,3 +6,4 @@ pub mod resolve;
 pub mod stamp;
 pub mod stream;
 pub mod tcp;
+pub mod tls;

@@ -3,11 +3,13 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
+
+use super::tls::HandshakeError;
 
 /// Connections the kernel may hold for us while no worker has taken them.
 const BACKLOG: i32 = 4096;
@@ -54,6 +56,10 @@ pub enum DialError {
     Timeout,
     /// The peer refused, or cannot be reached.
     Refused(io::Error),
+    /// TLS with the peer failed.
+    Tls(HandshakeError),
+    /// The peer does not speak what it has to, in words.
+    Protocol(String),
 }
 
 /// Opens a connection before `deadline` (`None` waits as long as the kernel does).
@@ -72,9 +78,16 @@ pub async fn dial(addr: SocketAddr, deadline: Option<Instant>) -> Result<TcpStre
     })?;
     // Neither option can fail on a connected socket but by the peer's being gone, which the first write tells.
     let _ = stream.set_nodelay(true);
-    let keepalive = TcpKeepalive::new().with_time(std::time::Duration::from_secs(60));
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
     Ok(stream)
+}
+
+/// Has the connection reset when it is closed (RFC 9293 §3.5.2), instead of ended: the peer learns that something
+/// went wrong, and what was not yet sent is dropped.
+pub fn reset_on_close(stream: &TcpStream) {
+    // Fails on no socket that is open.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 #[cfg(test)]
