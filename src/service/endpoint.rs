@@ -13,6 +13,7 @@ use std::{
 use super::now;
 use crate::{
     model::{Endpoint, EndpointSet},
+    net::tls::Client,
     policy::balance::{Load, PeakEwma},
     telemetry::ServiceMetrics,
     upstream::Target,
@@ -37,8 +38,8 @@ struct State {
 }
 
 impl Live {
-    fn new(endpoint: Endpoint, metrics: &ServiceMetrics) -> Arc<Self> {
-        let target = Arc::new(Target::new(endpoint.addr, metrics.upstream_connections.clone()));
+    fn new(endpoint: Endpoint, metrics: &ServiceMetrics, tls: Option<&Arc<Client>>) -> Arc<Self> {
+        let target = target(&endpoint, metrics, tls);
         let hash_id = crate::policy::balance::hash_key(endpoint.addr.to_string().as_bytes());
         let state = Arc::new(State {
             outstanding: AtomicU32::new(0),
@@ -46,6 +47,12 @@ impl Live {
             draining: AtomicBool::new(false),
         });
         Arc::new(Self { endpoint, target, hash_id, state })
+    }
+
+    /// The same instance, with connections of another kind.
+    fn connected_anew(&self, metrics: &ServiceMetrics, tls: Option<&Arc<Client>>) -> Arc<Self> {
+        let (endpoint, target) = (self.endpoint.clone(), target(&self.endpoint, metrics, tls));
+        Arc::new(Self { endpoint, target, hash_id: self.hash_id, state: self.state.clone() })
     }
 
     /// The same instance as its source describes it now: load, latency and connections are the same ones.
@@ -134,6 +141,18 @@ impl Live {
     }
 }
 
+/// What connections to an endpoint lead to.
+fn target(endpoint: &Endpoint, metrics: &ServiceMetrics, tls: Option<&Arc<Client>>) -> Arc<Target> {
+    let host = host(&endpoint.authority).into();
+    Arc::new(Target::new(endpoint.addr, host, tls.cloned(), metrics.upstream_connections.clone()))
+}
+
+/// The host of `host:port`, without an IPv6 address's brackets.
+fn host(authority: &str) -> &str {
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
 /// What latencies are counted from; the same for all.
 fn epoch() -> Instant {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
@@ -178,7 +197,12 @@ impl LiveSet {
     }
 
     /// The state for a new set: endpoints that were there before keep theirs.
-    pub(super) fn succeeding(before: &Self, set: EndpointSet, metrics: &ServiceMetrics) -> Self {
+    pub(super) fn succeeding(
+        before: &Self,
+        set: EndpointSet,
+        metrics: &ServiceMetrics,
+        tls: Option<&Arc<Client>>,
+    ) -> Self {
         let known: HashMap<SocketAddr, &Arc<Live>> =
             before.live.iter().map(|live| (live.endpoint.addr, live)).collect();
         let live = set
@@ -187,10 +211,16 @@ impl LiveSet {
             .map(|endpoint| match known.get(&endpoint.addr) {
                 Some(live) if live.endpoint == *endpoint => (*live).clone(),
                 Some(live) => live.described_anew(endpoint.clone()),
-                None => Live::new(endpoint.clone(), metrics),
+                None => Live::new(endpoint.clone(), metrics, tls),
             })
             .collect();
         Self { set, generation: before.generation + 1, live }
+    }
+
+    /// The same endpoints, with connections of another kind.
+    pub(super) fn connected_anew(before: &Self, metrics: &ServiceMetrics, tls: Option<&Arc<Client>>) -> Self {
+        let live = before.live.iter().map(|live| live.connected_anew(metrics, tls)).collect();
+        Self { set: before.set.clone(), generation: before.generation + 1, live }
     }
 
     /// The endpoints that `after` holds no more.

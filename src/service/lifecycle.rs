@@ -54,12 +54,14 @@ impl Lifecycle {
         }
         let mut cold = lock(&self.0.cold);
         let services = self.0.table.current();
-        cold.retain(|name| services.find(name).is_some_and(|service| service.endpoints().set().endpoints().is_empty()));
+        cold.retain(|name| {
+            services.named(name).is_some_and(|service| service.endpoints().set().endpoints().is_empty())
+        });
         if cold.is_empty() {
             return Readiness::Ready;
         }
         let why = cold.iter().map(|name| {
-            let problem = services.find(name).and_then(|service| service.source_status().problem);
+            let problem = services.named(name).and_then(|service| service.source_status().problem);
             match problem {
                 Some(problem) => format!("{name}: no endpoints yet ({problem})"),
                 None => format!("{name}: no endpoints yet"),

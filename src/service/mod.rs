@@ -14,12 +14,15 @@
 mod breaker;
 mod bulkhead;
 mod endpoint;
+mod inbound;
 mod lifecycle;
 mod picture;
 mod table;
+mod tls;
 pub mod view;
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -29,12 +32,14 @@ use arc_swap::{ArcSwap, Guard};
 pub use breaker::{Breaker, BreakerOpen, Trial};
 pub use bulkhead::{Bulkhead, BulkheadFull, Permit};
 pub use endpoint::{Live, LiveSet, Slot};
+pub use inbound::Inbound;
 pub use lifecycle::{Lifecycle, Readiness};
 pub use table::{ForceError, Services, Table, Traffic};
 
 use crate::{
     config,
     model::{EndpointSet, Random, ServiceName},
+    net::tls::Client,
     policy::balance::Balancer,
     telemetry::{Metrics, ServiceMetrics},
 };
@@ -63,6 +68,7 @@ pub struct Service {
     bulkhead: Option<Arc<Bulkhead>>,
     breaker: Option<Arc<Breaker>>,
     endpoints: Arc<Endpoints>,
+    tls: Option<Arc<Client>>,
     /// One a worker, each locked by its own worker alone.
     balancers: Box<[Mutex<Balancer>]>,
 }
@@ -104,6 +110,7 @@ impl Service {
     /// new settings. `workers` is how many threads will pick endpoints.
     pub fn new(
         config: Arc<config::Service>,
+        tls: Option<Arc<Client>>,
         metrics: &Metrics,
         workers: usize,
         old: Option<&Self>,
@@ -134,7 +141,15 @@ impl Service {
             }
         });
         let endpoints = match old.filter(|old| old.config.source == config.source) {
-            Some(old) => old.endpoints.clone(),
+            Some(old) if same_tls(old.tls.as_ref(), tls.as_ref()) => old.endpoints.clone(),
+            // Connections to the same endpoints, but of another kind.
+            Some(old) => {
+                let before = old.endpoints.live.load();
+                let live = LiveSet::connected_anew(&before, &metrics, tls.as_ref());
+                before.live().iter().for_each(|endpoint| endpoint.retire(now));
+                let link = lock(&old.endpoints.link).clone();
+                Arc::new(Endpoints { live: ArcSwap::from_pointee(live), link: Mutex::new(link) })
+            }
             // Another source: the old one's endpoints serve until the new one has spoken.
             None => Arc::new(Endpoints {
                 live: ArcSwap::new(
@@ -144,7 +159,7 @@ impl Service {
             }),
         };
         let balancers = (0..workers).map(|_| Mutex::new(Balancer::new(&config.policy.balance))).collect();
-        Self { config, metrics, bulkhead, breaker, endpoints, balancers }
+        Self { config, metrics, bulkhead, breaker, endpoints, tls, balancers }
     }
 
     /// Picks the endpoint of an attempt for a worker, and counts the attempt there. `key` is the hash of what
@@ -153,12 +168,32 @@ impl Service {
     /// # Errors
     /// [`NoPick`] when none may be tried.
     pub fn pick(&self, worker: usize, key: Option<u64>, now: Instant, random: &mut Random) -> Result<Slot, NoPick> {
+        self.pick_but(&[], worker, key, now, random)
+    }
+
+    /// The same, for a call that has `tried` these endpoints in vain: another one where there is one.
+    ///
+    /// # Errors
+    /// [`NoPick`] when none may be tried.
+    pub fn pick_but(
+        &self,
+        tried: &[SocketAddr],
+        worker: usize,
+        key: Option<u64>,
+        now: Instant,
+        random: &mut Random,
+    ) -> Result<Slot, NoPick> {
         let set = self.endpoints.live.load();
         let (live, generation) = (set.live(), set.generation());
         let limit = self.config.policy.bulkhead.as_ref().and_then(|bulkhead| bulkhead.per_endpoint);
         let usable = |i: usize| !live[i].is_draining() && limit.is_none_or(|limit| live[i].outstanding() < limit);
+        let untried = |i: usize| usable(i) && !tried.contains(&live[i].endpoint().addr);
         let mut balancer = lock(&self.balancers[worker % self.balancers.len()]);
-        while let Some(i) = balancer.pick(generation, live, usable, key, now, random) {
+        let mut pick = || match balancer.pick(generation, live, untried, key, now, random) {
+            None if !tried.is_empty() => balancer.pick(generation, live, usable, key, now, random),
+            picked => picked,
+        };
+        while let Some(i) = pick() {
             // Another worker may have taken the last place meanwhile; then it is no longer usable.
             if let Some(slot) = live[i].begin(limit) {
                 return Ok(slot);
@@ -215,7 +250,7 @@ impl Service {
         if !has_spoken || (before.set().revision() == set.revision() && before.set().same_endpoints(set)) {
             return;
         }
-        let after = LiveSet::succeeding(&before, set.clone(), &self.metrics);
+        let after = LiveSet::succeeding(&before, set.clone(), &self.metrics, self.tls.as_ref());
         let gone: Vec<_> = before.gone_in(&after).cloned().collect();
         self.endpoints.live.store(Arc::new(after));
         gone.iter().for_each(|endpoint| endpoint.retire(now));
@@ -224,7 +259,7 @@ impl Service {
     /// Gives up endpoints that another watch had found: the one that holds now has known of none for long enough.
     pub fn none_discovered(&self, now: Instant) {
         let before = self.endpoints.live.load();
-        let after = LiveSet::succeeding(&before, EndpointSet::empty(), &self.metrics);
+        let after = LiveSet::succeeding(&before, EndpointSet::empty(), &self.metrics, self.tls.as_ref());
         self.endpoints.live.store(Arc::new(after));
         before.live().iter().for_each(|endpoint| endpoint.retire(now));
     }
@@ -255,6 +290,15 @@ impl Service {
 
 #[cfg(test)]
 mod tests;
+
+/// Whether connections of the one kind serve as the other.
+fn same_tls(a: Option<&Arc<Client>>, b: Option<&Arc<Client>>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        _ => false,
+    }
+}
 
 /// Locks, whatever happened to the last holder: the critical sections here leave nothing half-done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

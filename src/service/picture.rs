@@ -7,16 +7,18 @@ use super::{
     view::{BreakerView, BulkheadView, EndpointView, EntryView, PolicyValueView, ServiceView, SourceView},
 };
 use crate::{
-    config::{self, Provenance, Source},
+    config::{self, Protocol, Provenance, Source},
     model::Outcome,
     policy::breaker::Mode,
 };
 
 impl Service {
-    /// This service, right now.
-    pub(super) fn picture(&self, shared: SocketAddr, domain: &str, now: Instant) -> ServiceView {
+    /// This service, right now; `is_inbound` says that it is our own app.
+    pub(super) fn picture(&self, shared: SocketAddr, domain: &str, is_inbound: bool, now: Instant) -> ServiceView {
         let config = self.config();
+        // The shared port leads by name, which bytes do not carry and callers of our own app do not use there.
         let names = std::iter::once(&config.name).chain(&config.aliases);
+        let names = names.filter(|_| !is_inbound && config.policy.protocol != Protocol::Tcp);
         let hosts = names.flat_map(|name| [name.to_string(), format!("{name}.{domain}")]).collect();
         ServiceView {
             name: config.name.to_string(),

@@ -9,9 +9,14 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{Service, now, view::ServiceView};
+use super::{
+    Inbound, Service, now,
+    tls::{self, Clients},
+    view::ServiceView,
+};
 use crate::{
     config::{Config, Limits},
+    net::tls::FileError,
     policy::breaker::Forced,
     telemetry::{AccessLog, Metrics},
 };
@@ -20,7 +25,9 @@ use crate::{
 #[derive(Debug)]
 pub struct Services {
     by_host: HashMap<Box<str>, Arc<Service>, foldhash::fast::RandomState>,
-    list: Vec<Arc<Service>>,
+    pub(super) list: Vec<Arc<Service>>,
+    pub(super) inbound: Option<Inbound>,
+    pub(super) clients: Clients,
     shared: SocketAddr,
     domain: Arc<str>,
     traffic: Traffic,
@@ -42,6 +49,9 @@ const LONGEST_HOST: usize = 254;
 
 impl Services {
     /// Builds the table of a configuration for so many workers, carrying over from `old` what it leaves alone.
+    ///
+    /// # Errors
+    /// Certificates that the configuration names cannot be read.
     pub fn new(
         config: &Config,
         metrics: &Metrics,
@@ -49,20 +59,50 @@ impl Services {
         workers: usize,
         old: Option<&Self>,
         now: Instant,
-    ) -> Self {
+    ) -> Result<Self, FileError> {
+        let mut clients = Clients::default();
         let mut by_host = HashMap::default();
         let mut list = Vec::with_capacity(config.services.len());
         for settings in config.services.values() {
             let before = old.and_then(|old| old.find(settings.name.as_str())).filter(|s| *s.name() == settings.name);
-            let service = Arc::new(Service::new(settings.clone(), metrics, workers, before.map(|s| &**s), now));
+            let client = settings.policy.tls.as_ref().map(|tls| clients.get(tls, old.map(|old| &old.clients)));
+            let client =
+                client.transpose().map_err(|error| tls::at(&format!("services.{}.tls", settings.name), &error))?;
+            let before = before.map(|service| &**service);
+            let service = Arc::new(Service::new(settings.clone(), client, metrics, workers, before, now));
             for name in std::iter::once(&settings.name).chain(&settings.aliases) {
                 by_host.insert(name.as_str().into(), service.clone());
                 by_host.insert(format!("{name}.{}", config.domain).into(), service.clone());
             }
             list.push(service);
         }
+        let mut inbound = None;
+        if let Some(settings) = &config.inbound {
+            let before = old.and_then(|old| old.inbound.as_ref());
+            let of_before = before.map(|inbound| &**inbound.service());
+            let service = Arc::new(Service::new(settings.service.clone(), None, metrics, workers, of_before, now));
+            list.push(service.clone());
+            inbound = Some(Inbound::new(settings, service, before)?);
+        }
         let traffic = Traffic { limits: config.limits, drain: config.drain.limit, access_log };
-        Self { by_host, list, shared: config.listen.http, domain: config.domain.clone(), traffic }
+        let (shared, domain) = (config.listen.http, config.domain.clone());
+        Ok(Self { by_host, list, inbound, clients, shared, domain, traffic })
+    }
+
+    /// The receiving side.
+    pub fn inbound(&self) -> Option<&Inbound> {
+        self.inbound.as_ref()
+    }
+
+    /// Whether this is our own app, and not a service that merely bears the same name.
+    fn is_inbound(&self, service: &Arc<Service>) -> bool {
+        self.inbound.as_ref().is_some_and(|inbound| Arc::ptr_eq(inbound.service(), service))
+    }
+
+    /// The service of this name, our own app's included, which no host leads to.
+    pub fn named(&self, name: &str) -> Option<&Arc<Service>> {
+        let inbound = || self.inbound.as_ref().map(Inbound::service).filter(|service| service.name().as_str() == name);
+        self.find(name).or_else(inbound)
     }
 
     /// The service that a host names: its name, an alias, or either under the VIP domain; in any letter
@@ -151,14 +191,19 @@ impl Table {
     pub fn views(&self) -> Vec<ServiceView> {
         let services = self.current();
         let (shared, now) = (self.shared_port(&services), now());
-        services.iter().map(|service| service.picture(shared, services.domain(), now)).collect()
+        services
+            .iter()
+            .map(|service| service.picture(shared, services.domain(), services.is_inbound(service), now))
+            .collect()
     }
 
     /// The picture of the service of this name or alias.
     pub fn view(&self, name: &str) -> Option<ServiceView> {
         let services = self.current();
         let shared = self.shared_port(&services);
-        services.find(name).map(|service| service.picture(shared, services.domain(), now()))
+        services
+            .named(name)
+            .map(|service| service.picture(shared, services.domain(), services.is_inbound(service), now()))
     }
 
     /// Sets the gauges that mirror state; whoever renders the metrics calls it first.

@@ -32,7 +32,7 @@ pub struct ServiceView {
 /// How an app reaches a service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EntryView {
-    /// Names that the shared port takes as this service's Host.
+    /// Names that the shared port takes as this service's Host; none when it does not lead there.
     pub hosts: Vec<String>,
     /// The shared port.
     pub shared: SocketAddr,

@@ -1,61 +1,63 @@
-//! One connection to one endpoint, and one exchange over it.
-//!
-//! hyper splits a connection in two: a handle that sends requests, and a driver that has to be polled for
-//! anything to happen. Usually each driver gets a task of its own, and every call then goes back and forth
-//! between two tasks through channels and wakers. Here whoever uses a [`Connection`] drives it, in the task
-//! that serves the app: a call costs two polls instead of five. Where the two sides of an exchange must go
-//! on independently (an upload that outlasts the head of its answer, a change of protocols) the driver does
-//! get its task, by [`Connection::detach`].
+//! One exchange with one endpoint, over whichever HTTP it speaks.
 
 use std::{
     cell::Cell,
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame};
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{Builder, SendRequest},
-};
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::AbortHandle};
 
-use super::{Target, bell::Bell, stream::Patient};
-use crate::{model::Reason, net::tcp::DialError};
+use super::{Payload, PayloadError, Target, http1, http2};
+use crate::model::Reason;
 
-/// How much of an answer may be read ahead of its app, and how long its head may be. hyper's own limit is
-/// over three times that; what a stalled app costs us is worth more than the last bit of throughput.
-const BUFFER: usize = 128 * 1024;
-
-/// A connection that is nobody's but the holder's. Dropping it closes it; if it has been detached, once its
-/// request has been sent.
-pub struct Connection<B>
+/// What one exchange needs of a connection: over HTTP/1 the whole of it, over HTTP/2 one stream. Dropping it
+/// gives up what is under way: over HTTP/1 the connection is closed (if it has been detached, once its request
+/// has been sent), over HTTP/2 the stream is cancelled.
+#[derive(Debug)]
+pub enum Connection<B>
 where
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    sender: SendRequest<B>,
-    driver: Driver,
-    target: Arc<Target>,
-    /// The endpoint speaks HTTP/1.0. hyper would answer in kind from now on, and a body of unknown length
-    /// would be lost: such a connection carries one exchange.
-    outdated: bool,
+    /// A connection that is nobody's but the holder's.
+    Http1(http1::Connection<B>),
+    /// One stream of a connection that many share.
+    Http2(http2::Stream<B>),
 }
 
-/// Who polls the other half.
-enum Driver {
-    /// Whoever uses the connection. Boxed for the want of a name for its type.
-    User(Pin<Box<dyn Future<Output = hyper::Result<()>>>>, Bell, Open),
-    /// A task of its own.
-    Task(AbortHandle),
-    /// Nobody any more: the connection is over.
-    Ended,
+/// Which HTTP is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.1 (or 1.0, if the endpoint answers so).
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// What to do when an endpoint says "100 Continue": to be put among a request's extensions by who holds its body
+/// back until then (RFC 9110 §10.1.1). It may be called more than once.
+#[derive(Clone)]
+pub struct OnContinue(Arc<dyn Fn() + Send + Sync>);
+
+impl OnContinue {
+    /// Does this.
+    pub fn new(act: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(act))
+    }
+
+    pub(super) fn call(&self) {
+        (self.0)();
+    }
+}
+
+impl std::fmt::Debug for OnContinue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnContinue")
+    }
 }
 
 /// Counts a connection as open for as long as its socket is.
@@ -70,6 +72,12 @@ impl Open {
         target.connections.inc();
         of_worker.set(of_worker.get() + 1);
         Self { target, of_worker }
+    }
+}
+
+impl Open {
+    pub(super) fn target(&self) -> &Arc<Target> {
+        &self.target
     }
 }
 
@@ -90,160 +98,102 @@ pub struct ExchangeError<B> {
     pub detail: String,
     /// The request, when not a byte of it was sent.
     pub unsent: Option<Box<Request<B>>>,
+    /// The endpoint has said that it has not looked at the request (REFUSED_STREAM, or a GOAWAY that leaves it
+    /// out; RFC 9113 §8.7): it may be repeated, whatever its method.
+    pub refused: bool,
+    /// Where it is refused, the request's body, or what is left of it.
+    pub body: Option<B>,
+    /// The error code that the endpoint reset the stream with (RFC 9113 §7).
+    pub code: Option<h2::Reason>,
+}
+
+impl<B> Default for ExchangeError<B> {
+    fn default() -> Self {
+        Self { reason: None, detail: String::new(), unsent: None, refused: false, body: None, code: None }
+    }
 }
 
 impl<B> Connection<B>
 where
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// Speaks HTTP/1.1 over a fresh stream.
-    pub(super) async fn open(stream: TcpStream, open: Open) -> Result<Self, DialError> {
-        let target = open.target.clone();
-        let (sender, half) = Builder::new()
-            .max_buf_size(BUFFER)
-            .handshake(TokioIo::new(Patient::new(stream)))
-            .await
-            .map_err(|error| DialError::Refused(std::io::Error::other(error)))?;
-        let driver = Driver::User(Box::pin(half.with_upgrades()), Bell::new(), open);
-        Ok(Self { sender, driver, target, outdated: false })
+    /// Which HTTP it speaks: the request's head has to fit.
+    pub fn version(&self) -> Version {
+        match self {
+            Self::Http1(_) => Version::Http1,
+            Self::Http2(_) => Version::Http2,
+        }
     }
 
-    /// Sends one request and waits for the head of its answer. The body of the answer keeps the connection
-    /// busy: it may be given back once that body has ended.
+    /// Sends one request and waits for the head of its answer. While the payload of the answer lasts, the
+    /// connection has to be kept: it may be given back once that has ended.
     ///
     /// # Errors
     /// [`ExchangeError`]; the connection is of no more use then.
-    pub async fn exchange(&mut self, request: Request<B>) -> Result<Response<Incoming>, ExchangeError<B>> {
-        let ready = poll_fn(|cx| {
-            if self.sender.is_ready() {
-                return Poll::Ready(Ok(()));
+    pub async fn exchange(&mut self, mut request: Request<B>) -> Result<Response<Payload>, ExchangeError<B>> {
+        match self {
+            Self::Http1(connection) => {
+                if let Some(on_continue) = request.extensions().get::<OnContinue>().cloned() {
+                    hyper::ext::on_informational(&mut request, move |interim| {
+                        if interim.status() == StatusCode::CONTINUE {
+                            on_continue.call();
+                        }
+                    });
+                }
+                connection.exchange(request).await.map(|response| response.map(Payload::Http1))
             }
-            self.drive(cx);
-            self.sender.poll_ready(cx)
-        });
-        if let Err(error) = ready.await {
-            return Err(ExchangeError {
-                reason: Some(Reason::UpstreamReset),
-                detail: describe(&error),
-                unsent: Some(Box::new(request)),
-            });
+            Self::Http2(stream) => stream.exchange(request).await.map(|response| response.map(Payload::Http2)),
         }
-        let mut answer = pin!(match &self.driver {
-            Driver::User(_, bell, _) => bell.still(|| self.sender.try_send_request(request)),
-            Driver::Task(_) | Driver::Ended => self.sender.try_send_request(request),
-        });
-        let answered = poll_fn(|cx| {
-            self.drive(cx);
-            self.listen(cx, |cx| answer.as_mut().poll(cx))
-        })
-        .await;
-        self.outdated = answered.as_ref().is_ok_and(|response| response.version() < Version::HTTP_11);
-        answered.map_err(|mut failed| {
-            let unsent = failed.take_message().map(Box::new);
-            let error = failed.error();
-            let reason = if error.is_parse() {
-                Some(Reason::BadResponse)
-            } else if error.is_user() {
-                None
-            } else {
-                Some(Reason::UpstreamReset)
-            };
-            ExchangeError { reason, detail: describe(error), unsent }
-        })
     }
 
-    /// The next piece of the body of the answer that came over this connection.
+    /// The next piece of the payload of the answer that came over this connection.
     pub fn poll_frame(
         &mut self,
-        body: &mut Incoming,
+        payload: &mut Payload,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        // A small body has come with its head: no need to ask the socket for more.
-        if let ready @ Poll::Ready(_) = self.listen(cx, |cx| Pin::new(&mut *body).poll_frame(cx)) {
-            return ready;
+    ) -> Poll<Option<Result<Frame<Bytes>, PayloadError>>> {
+        match (self, payload) {
+            (Self::Http1(connection), Payload::Http1(body)) => {
+                connection.poll_frame(body, cx).map(|frame| frame.map(|frame| frame.map_err(PayloadError::from)))
+            }
+            (Self::Http2(stream), Payload::Http2(body)) => stream.poll_frame(body, cx),
+            _ => Poll::Ready(Some(Err(PayloadError {
+                malformed: false,
+                code: None,
+                detail: "the payload has come over another connection".into(),
+            }))),
         }
-        self.drive(cx);
-        self.listen(cx, |cx| Pin::new(body).poll_frame(cx))
     }
 
-    /// Lets the connection go on by itself from now on.
+    /// Lets the request go on by itself from now on, whoever reads the answer.
     pub fn detach(&mut self) {
-        match std::mem::replace(&mut self.driver, Driver::Ended) {
-            Driver::User(half, _, open) => {
-                let task = tokio::task::spawn_local(async move {
-                    // How it ends is told to whoever waits for an answer, or for the other protocol.
-                    let _ = half.await;
-                    drop(open);
-                });
-                self.driver = Driver::Task(task.abort_handle());
-            }
-            other => self.driver = other,
+        match self {
+            Self::Http1(connection) => connection.detach(),
+            Self::Http2(stream) => stream.detach(),
         }
     }
 
-    /// Closes it at once, whatever is under way.
+    /// Ends what is under way at once.
     pub fn cut(self) {
-        if let Driver::Task(task) = &self.driver {
-            task.abort();
+        match self {
+            Self::Http1(connection) => connection.cut(),
+            Self::Http2(stream) => drop(stream),
         }
     }
 
-    /// Whether it is known to be closed. An idle connection may be without its being known: the next exchange
-    /// finds out before it sends anything.
-    pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
-    /// Whether it can carry another exchange.
+    /// Whether it can carry another exchange. A stream carries one; the connection that it belongs to is kept
+    /// all the same.
     pub fn is_reusable(&self) -> bool {
-        !self.outdated && self.target.retired().is_none() && !self.is_closed()
-    }
-
-    /// What it leads to.
-    pub fn target(&self) -> &Arc<Target> {
-        &self.target
-    }
-
-    /// Puts it to rest until the next exchange: what happens on the socket meanwhile wakes nobody.
-    pub(super) fn rest(&self) {
-        if let Driver::User(_, bell, _) = &self.driver {
-            bell.hold();
+        match self {
+            Self::Http1(connection) => connection.is_reusable(),
+            Self::Http2(_) => false,
         }
-    }
-
-    /// Lets reads and writes happen, if that is our business.
-    fn drive(&mut self, cx: &Context<'_>) {
-        if let Driver::User(half, bell, _) = &mut self.driver {
-            bell.heard_by(cx);
-            if half.as_mut().poll(&mut Context::from_waker(bell.waker())).is_ready() {
-                self.driver = Driver::Ended;
-            }
-        }
-    }
-
-    /// Polls the receiving end of what the driver sends. Where we drive, whatever can arrive has arrived just
-    /// before, and the sockets ring for more.
-    fn listen<T>(&self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> T) -> T {
-        match &self.driver {
-            Driver::User(_, bell, _) => bell.still(|| poll(&mut Context::from_waker(Waker::noop()))),
-            Driver::Task(_) | Driver::Ended => poll(cx),
-        }
-    }
-}
-
-impl<B> std::fmt::Debug for Connection<B>
-where
-    B: Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("target", &self.target).finish_non_exhaustive()
     }
 }
 
 /// An error with its causes, in one line.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(super) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

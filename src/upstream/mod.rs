@@ -3,8 +3,8 @@
 //! A worker asks for an idle connection ([`Upstreams::idle`]) or opens one ([`Upstreams::connect`]),
 //! exchanges one request for one answer over it ([`Connection::exchange`]), and gives it back when the
 //! answer's body has ended ([`Upstreams::give_back`]). Because everything lives on one thread there is no
-//! lock, no waiting list and no hand-off: who finds no idle connection opens another, and the bulkhead is
-//! what bounds their number.
+//! lock and no hand-off. Over HTTP/1 who finds no idle connection opens another, and the bulkhead is what
+//! bounds their number; over HTTP/2 calls share one ([`http2`]).
 //!
 //! An idle connection is closed when it is older than the peer is likely to keep it, or when its endpoint
 //! is gone. Connections in use outlive a removed endpoint until their call has ended, or for the drain
@@ -15,11 +15,16 @@
 
 mod bell;
 mod connection;
+mod dial;
+mod http1;
+mod http2;
+mod link;
+mod payload;
 mod pool;
 mod stream;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::HashMap,
     net::SocketAddr,
     rc::Rc,
@@ -34,10 +39,12 @@ use bytes::Bytes;
 use http_body::Body;
 use prometheus::IntGauge;
 
-use crate::net::tcp::{self, DialError};
+use crate::net::{tcp::DialError, tls};
 
-pub use connection::{Connection, ExchangeError, Open};
-use pool::Pool;
+pub use connection::{Connection, ExchangeError, OnContinue, Open, Version};
+pub use dial::dial;
+use link::Link;
+pub use payload::{Payload, PayloadError, is_malformed};
 
 /// How long an idle connection is kept: under the five seconds after which common servers (Node.js) close
 /// theirs, since a request that meets a closing connection is lost when it may not be repeated.
@@ -53,18 +60,24 @@ const IDLE_MAX: usize = 256;
 pub struct Target {
     id: u64,
     addr: SocketAddr,
+    /// The endpoint's own host, as its source names it; what its certificate is for.
+    host: Arc<str>,
+    tls: Option<Arc<tls::Client>>,
     retired: OnceLock<Instant>,
     cut: AtomicBool,
     connections: IntGauge,
 }
 
 impl Target {
-    /// A target at this address; `connections` counts the open ones.
-    pub fn new(addr: SocketAddr, connections: IntGauge) -> Self {
+    /// A target at this address, whose source names it `host` (without a port); `connections` counts the open
+    /// ones.
+    pub fn new(addr: SocketAddr, host: Arc<str>, tls: Option<Arc<tls::Client>>, connections: IntGauge) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             addr,
+            host,
+            tls,
             retired: OnceLock::new(),
             cut: AtomicBool::new(false),
             connections,
@@ -74,6 +87,11 @@ impl Target {
     /// Where it is.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// TLS with it, if it is to be spoken.
+    pub fn tls(&self) -> Option<&Arc<tls::Client>> {
+        self.tls.as_ref()
     }
 
     /// Marks it as gone: no connection to it is kept, those in use may finish.
@@ -92,32 +110,30 @@ impl Target {
     }
 }
 
+/// Which HTTP an exchange is to be spoken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// HTTP/1.1, and nothing else.
+    Http1,
+    /// HTTP/2, and nothing else.
+    Http2,
+    /// HTTP/2, or HTTP/1.1 with an endpoint that prefers it (under TLS) or turns out to know nothing else.
+    PreferHttp2,
+}
+
 /// One worker's connections to all endpoints. `B` is the body of requests.
 #[derive(Debug)]
 pub struct Upstreams<B>
 where
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    links: RefCell<HashMap<u64, Link<B>, foldhash::fast::RandomState>>,
-}
-
-/// One worker's connections to one endpoint.
-#[derive(Debug)]
-struct Link<B>
-where
-    B: Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    target: Arc<Target>,
-    idle: Pool<Connection<B>>,
-    /// How many are open, idle or in use.
-    open: Rc<Cell<usize>>,
+    links: RefCell<HashMap<u64, Rc<Link<B>>, foldhash::fast::RandomState>>,
 }
 
 impl<B> Upstreams<B>
 where
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// No connections yet.
@@ -125,72 +141,81 @@ where
         Rc::new(Self { links: RefCell::default() })
     }
 
-    /// The idle connection that was used last, if there is one: the least likely to be closed by now.
-    pub fn idle(&self, target: &Target, now: Instant) -> Option<Connection<B>> {
-        let mut links = self.links.borrow_mut();
-        let link = links.get_mut(&target.id)?;
-        link.idle.take(now, IDLE_LIMIT, |connection| !connection.is_closed())
+    /// A connection that can take one more exchange now, if there is one. Over HTTP/1 that is the idle one that
+    /// was used last: the least likely to be closed by now. Over HTTP/2 it is one more stream of a shared one.
+    pub fn idle(&self, target: &Target, wish: Wish, now: Instant) -> Option<Connection<B>> {
+        self.links.borrow().get(&target.id)?.idle(wish, now)
     }
 
-    /// Opens a connection.
+    /// Opens a connection. Over HTTP/2 that may mean to wait for one which another call is opening, or for a
+    /// stream that ends on one which is full.
     ///
     /// # Errors
-    /// The endpoint refused, or `deadline` passed.
+    /// The endpoint refused, or does not speak what it has to, or `deadline` passed.
     pub async fn connect(
         self: &Rc<Self>,
         target: &Arc<Target>,
+        wish: Wish,
         deadline: Option<Instant>,
     ) -> Result<Connection<B>, DialError> {
-        let stream = tcp::dial(target.addr, deadline).await?;
-        Connection::open(stream, self.count(target)).await
+        let link = self.link(target);
+        link.connect(wish, deadline).await
     }
 
     /// Counts one more connection as open, until the guard drops. To be asked for by who takes a connection's
     /// socket away from it (an upgrade): it is still open, and to be cut with the others.
     pub fn count(&self, target: &Arc<Target>) -> Open {
+        self.link(target).count()
+    }
+
+    fn link(&self, target: &Arc<Target>) -> Rc<Link<B>> {
         let mut links = self.links.borrow_mut();
-        let link = links.entry(target.id).or_insert_with(|| Link {
-            target: target.clone(),
-            idle: Pool::default(),
-            open: Rc::default(),
-        });
-        Open::new(target.clone(), link.open.clone())
+        links.entry(target.id).or_insert_with(|| Rc::new(Link::new(target.clone()))).clone()
     }
 
     /// Takes back a connection whose exchange has ended well; it may be used again.
     pub fn give_back(&self, connection: Connection<B>, now: Instant) {
-        if !connection.is_reusable() {
-            return;
-        }
-        if let Some(link) = self.links.borrow_mut().get_mut(&connection.target().id) {
-            connection.rest();
-            link.idle.put(connection, now, IDLE_MAX);
+        match connection {
+            Connection::Http1(connection) if connection.is_reusable() => {
+                if let Some(link) = self.links.borrow().get(&connection.target().id) {
+                    link.put(connection, now);
+                }
+            }
+            Connection::Http1(_) => {}
+            Connection::Http2(stream) => stream.finish(),
         }
     }
 
-    /// Closes what is idle for too long, and what leads to an endpoint that is gone: at once when idle,
-    /// after `limit` when in use. Tells whether exchanges under way have to look at [`Target::is_cut`].
+    /// Closes what is idle for too long or too old, and what leads to an endpoint that is gone: at once when
+    /// idle, after `limit` when in use. Tells whether exchanges under way have to look at [`Target::is_cut`].
     /// Cheap; meant to be called every second.
     pub fn sweep(&self, now: Instant, limit: Duration) -> bool {
         let mut cut = false;
         self.links.borrow_mut().retain(|_, link| {
-            match link.target.retired() {
+            let target = link.target();
+            match target.retired() {
                 Some(since) => {
-                    link.idle.clear();
-                    if now.saturating_duration_since(since) >= limit && link.open.get() > 0 {
-                        link.target.cut.store(true, Ordering::Relaxed);
+                    link.retire();
+                    if now.saturating_duration_since(since) >= limit && link.is_open() {
+                        target.cut.store(true, Ordering::Relaxed);
                         cut = true;
                     }
                 }
-                None => link.idle.expire(now, IDLE_LIMIT),
+                None => link.expire(now),
             }
-            link.open.get() > 0
+            // Whoever is about to open a connection holds the link.
+            link.is_open() || Rc::strong_count(link) > 1
         });
         cut
     }
 
     /// Closes every idle connection, for a stop.
     pub fn close_idle(&self) {
-        self.links.borrow_mut().values_mut().for_each(|link| link.idle.clear());
+        self.links.borrow().values().for_each(|link| link.close_idle());
     }
+}
+
+/// What tokio's clock says: tests can pause it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
