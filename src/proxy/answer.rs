@@ -15,19 +15,22 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep_until};
 
 use super::{
     attempt::{Attempt, ENDPOINT_GONE},
     call::{self, Call},
     connection::Peer,
-    upload::{self, Progress, Upload, is_malformed},
+    grpc,
+    pause::Pause,
+    tongue::{Heard, Tongue, outcome_of, unsaid},
+    unread,
+    upload::{self, Progress, Upload},
     wire::WireState,
 };
 use crate::{
     model::{Outcome, Reason},
-    upstream::Connection,
+    upstream::{Connection, Payload},
 };
 
 /// How long a half-open breaker waits for the end of its probe's answer. A download may take an hour; one that
@@ -47,19 +50,33 @@ pub(super) enum Answer {
 
 #[derive(Debug)]
 pub(super) struct Relayed {
-    body: Incoming,
+    body: Payload,
+    tongue: Tongue,
+    /// A grpc-status has yet to come.
+    due: bool,
     /// What ends with the body; `None` once it has.
     rest: Option<Rest>,
-    /// The body has been cut short, and hyper has yet to be told.
-    cut: Option<CutShort>,
-    wire: Arc<WireState>,
+    /// The body has been cut short, and hyper has yet to be told how it ends.
+    cut: Option<Result<Frame<Bytes>, CutShort>>,
+    wire: Option<Arc<WireState>>,
+    /// The stream that carries it, over HTTP/2.
+    stream: Option<Rc<unread::Stream>>,
     idle: Option<Duration>,
     end: Option<Instant>,
-    pause: Option<Pin<Box<Sleep>>>,
+    pause: Option<Pause>,
     total: Option<Pin<Box<Sleep>>>,
     /// Runs while a half-open breaker waits for this answer.
     probe: Option<Pin<Box<Sleep>>>,
     bytes: u64,
+}
+
+/// An attempt whose answer has begun.
+#[derive(Debug)]
+pub(super) struct Relayable {
+    pub(super) attempt: Attempt,
+    pub(super) connection: Connection<Upload>,
+    pub(super) progress: Option<Rc<Progress>>,
+    pub(super) heard: Heard,
 }
 
 #[derive(Debug)]
@@ -72,37 +89,43 @@ struct Rest {
     outcome: Outcome,
 }
 
-/// The answer cannot go on. hyper then breaks off the app's connection, so that the app can tell.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the answer was cut short: {}", .0.as_str())]
-pub(super) struct CutShort(Outcome);
+/// The answer cannot go on. hyper then breaks off the app's connection, or resets its stream with the code that
+/// it finds in here, so that the app can tell.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer was cut short: {}", .outcome.as_str())]
+pub(super) struct CutShort {
+    outcome: Outcome,
+    #[source]
+    reset: h2::Error,
+}
 
 impl Answer {
     /// Lets an endpoint's answer through.
-    pub(super) fn relay(
-        body: Incoming,
-        call: Call,
-        attempt: Attempt,
-        connection: Connection<Upload>,
-        upload: Option<Rc<Progress>>,
-        peer: &Peer,
-        outcome: Outcome,
-    ) -> Self {
+    pub(super) fn relay(body: Payload, call: Call, attempted: Relayable, peer: &Peer) -> Self {
+        let Relayable { attempt, connection, progress: upload, heard } = attempted;
+        let Heard { tongue, outcome, due } = heard;
         let (idle, end) = (call.service.config().policy.timeout.idle, call.deadline.end());
         let wire = peer.wire.clone();
         let rest = Rest { call, attempt, connection, upload, outcome };
-        if body.is_end_stream() {
+        if body.is_end_stream() && !tongue.has_last_word() {
             rest.complete(0);
-            wire.answer_ended();
+            peer.answer_ended();
             return Self::Empty;
         }
         let probe = rest.attempt.is_probe().then(|| Box::pin(tokio::time::sleep(PROBE_LIMIT)));
+        let stream = unread::current();
+        if let Some(stream) = &stream {
+            stream.limit(rest.call.worker.recently(), idle, end);
+        }
         let rest = Some(rest);
         Self::Relayed(Box::new(Relayed {
             body,
+            tongue,
+            due,
             rest,
             cut: None,
             wire,
+            stream,
             idle,
             end,
             pause: None,
@@ -144,22 +167,35 @@ impl Rest {
 
 impl Relayed {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
-        let Some(rest) = &mut self.rest else { return Poll::Ready(self.cut.take().map(Err)) };
+        let Some(rest) = &mut self.rest else { return Poll::Ready(self.cut.take()) };
+        if let Some(stream) = &self.stream {
+            stream.asked(rest.call.worker.recently());
+        }
         if rest.call.worker.is_cut_off() {
             return self.cut_short(cx, Reason::ShuttingDown, "the sidecar stopped");
         }
         if rest.attempt.is_cut() {
-            return self.cut(cx, Outcome::Failed(Reason::UpstreamReset), Outcome::Cancelled, ENDPOINT_GONE);
+            return self.cut(cx, Outcome::Failed(Reason::UpstreamReset), Outcome::Cancelled, ENDPOINT_GONE, None);
         }
         let frame = rest.connection.poll_frame(&mut self.body, cx);
         let fault = rest.upload.as_ref().and_then(|upload| upload.failure());
         self.poll_probe(cx);
+        let Some(rest) = &mut self.rest else { return Poll::Ready(self.cut.take()) };
         match frame {
             Poll::Ready(Some(Ok(frame))) => {
                 self.pause = None;
-                self.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if let Some(upload) = rest.upload.as_ref() {
+                    upload.answer_moved();
+                }
+                if let (Some(trailers), true) = (frame.trailers_ref(), self.due) {
+                    rest.outcome = outcome_of(trailers).unwrap_or_else(unsaid);
+                    self.due = false;
+                }
                 // Nothing follows trailers, and hyper does not ask for it.
-                if self.body.is_end_stream() || frame.is_trailers() {
+                let is_last = frame.is_trailers() || (self.body.is_end_stream() && !self.tongue.has_last_word());
+                let frame = self.tongue.tell(frame);
+                self.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if is_last {
                     self.complete();
                 } else if let end @ Poll::Ready(_) = self.poll_total(cx) {
                     return end;
@@ -167,21 +203,29 @@ impl Relayed {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
+                let last = self.tongue.last_word();
+                self.bytes += last.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
                 self.complete();
-                Poll::Ready(None)
+                Poll::Ready(last.map(Ok))
             }
             Poll::Ready(Some(Err(error))) => {
                 match fault.map(call::upload_failure) {
                     // The exchange broke because the app broke its own half of it.
-                    Some(fault) => self.cut(cx, fault.outcome, Outcome::Cancelled, &fault.detail),
-                    None if is_malformed(&error) => self.cut_short(cx, Reason::BadResponse, &error.to_string()),
-                    None => self.cut_short(cx, Reason::UpstreamReset, &error.to_string()),
+                    Some(fault) => self.cut(cx, fault.outcome, Outcome::Cancelled, &fault.detail, None),
+                    None => {
+                        let reason = if error.malformed { Reason::BadResponse } else { Reason::UpstreamReset };
+                        let outcome = Outcome::Failed(reason);
+                        self.cut(cx, outcome, outcome, &error.detail, error.code)
+                    }
                 }
             }
-            Poll::Pending => match self.poll_total(cx) {
-                end @ Poll::Ready(_) => end,
-                Poll::Pending => self.poll_pause(cx),
-            },
+            Poll::Pending => {
+                rest.call.alarm.listen(cx);
+                match self.poll_total(cx) {
+                    end @ Poll::Ready(_) => end,
+                    Poll::Pending => self.poll_pause(cx),
+                }
+            }
         }
     }
 
@@ -200,8 +244,10 @@ impl Relayed {
     /// `idle`: the endpoint has paused for too long.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         let Some(idle) = self.idle else { return Poll::Pending };
-        let pause = self.pause.get_or_insert_with(|| Box::pin(sleep_until(tokio::time::Instant::now() + idle)));
-        match pause.as_mut().poll(cx) {
+        let moved = || self.rest.as_ref().and_then(|rest| rest.upload.as_ref()).map_or(0, |upload| upload.moved());
+        let pause = self.pause.get_or_insert_with(|| Pause::begin(idle, moved()));
+        // While the app sends, the endpoint may be listening.
+        match pause.poll(cx, idle, moved) {
             Poll::Ready(()) => {
                 self.cut_short(cx, Reason::RequestTimeout, "the endpoint paused for longer than `idle` allows")
             }
@@ -209,20 +255,27 @@ impl Relayed {
         }
     }
 
-    /// `total`: the call is over, whatever is still to come.
+    /// `total`, or the caller's own deadline: the call is over, whatever is still to come.
     fn poll_total(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         let Some(end) = self.end else { return Poll::Pending };
         let total = self.total.get_or_insert_with(|| Box::pin(sleep_until(end.into())));
         match total.as_mut().poll(cx) {
-            Poll::Ready(()) => self.cut_short(cx, Reason::RequestTimeout, "the call took longer than `total` allows"),
+            Poll::Ready(()) => {
+                self.cut_short(cx, Reason::RequestTimeout, "the time for this call was over before its answer was")
+            }
             Poll::Pending => Poll::Pending,
         }
     }
 
     fn complete(&mut self) {
-        if let Some(rest) = self.rest.take() {
+        if let Some(mut rest) = self.rest.take() {
+            if self.due {
+                rest.outcome = unsaid();
+            }
             rest.complete(self.bytes);
-            self.wire.answer_ended();
+            if let Some(wire) = &self.wire {
+                wire.answer_ended();
+            }
         }
     }
 
@@ -235,7 +288,7 @@ impl Relayed {
         let outcome = Outcome::Failed(reason);
         // Being cut off by our own stop says nothing about the service.
         let attempt = if reason == Reason::ShuttingDown { Outcome::Cancelled } else { outcome };
-        self.cut(cx, outcome, attempt, why)
+        self.cut(cx, outcome, attempt, why, None)
     }
 
     /// Ends the call now, and has hyper told in the next turn: it breaks off without a flush, and what has
@@ -246,11 +299,22 @@ impl Relayed {
         call: Outcome,
         attempt: Outcome,
         why: &str,
+        code: Option<h2::Reason>,
     ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         if let Some(rest) = self.rest.take() {
             rest.cut_short(self.bytes, call, attempt, why);
         }
-        self.cut = Some(CutShort(call));
+        let farewell = match (code, call) {
+            // The endpoint's own reset is passed on as it is, where there is a way.
+            (Some(_), _) if matches!(self.tongue, Tongue::Grpc) => None,
+            (Some(code), _) => self.tongue.farewell(grpc::status::of_reset(code), why),
+            (None, Outcome::Failed(reason)) if self.wire.is_none() || self.tongue.has_last_word() => {
+                self.tongue.farewell(reason.grpc_status().into(), why)
+            }
+            _ => None,
+        };
+        let reset = h2::Error::from(code.unwrap_or(h2::Reason::INTERNAL_ERROR));
+        self.cut = Some(farewell.ok_or(CutShort { outcome: call, reset }));
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -260,10 +324,12 @@ impl Drop for Relayed {
     /// hyper may drop a body that has given its last byte without asking for more; any other body that is
     /// dropped belongs to an app that went away.
     fn drop(&mut self) {
-        if self.body.is_end_stream() {
+        if self.body.is_end_stream() && !self.tongue.has_last_word() {
             self.complete();
         } else if let Some(rest) = self.rest.take() {
-            rest.cut_short(self.bytes, Outcome::Cancelled, Outcome::Cancelled, "the app went away");
+            let unread = self.stream.as_ref().is_some_and(|stream| stream.is_over());
+            let why = if unread { "the app took nothing of the answer for too long" } else { "the app went away" };
+            rest.cut_short(self.bytes, Outcome::Cancelled, Outcome::Cancelled, why);
         }
     }
 }
@@ -284,7 +350,10 @@ impl Body for Answer {
         match self {
             Self::Empty => true,
             Self::Local(bytes) => bytes.is_none(),
-            Self::Relayed(relayed) => relayed.cut.is_none() && (relayed.rest.is_none() || relayed.body.is_end_stream()),
+            Self::Relayed(relayed) => {
+                let has_come = relayed.body.is_end_stream() && !relayed.tongue.has_last_word();
+                relayed.cut.is_none() && (relayed.rest.is_none() || has_come)
+            }
         }
     }
 
@@ -292,6 +361,8 @@ impl Body for Answer {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Local(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            // What we add is not known before.
+            Self::Relayed(relayed) if matches!(relayed.tongue, Tongue::Web(_)) => SizeHint::default(),
             Self::Relayed(relayed) => relayed.body.size_hint(),
         }
     }

@@ -1,32 +1,30 @@
-//! One attempt: ask the breaker, pick an endpoint, get a connection, exchange, judge.
+//! One attempt: ask the breaker, pick an endpoint, exchange, judge.
 
 use std::{
     future::{Future, poll_fn},
     net::SocketAddr,
     pin::pin,
-    rc::Rc,
     sync::Arc,
     task::Poll,
     time::Instant,
 };
 
-use http::{Request, Response, StatusCode, header::UPGRADE};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use http::Response;
+use hyper::upgrade::OnUpgrade;
 
 use super::{
     Failure,
     alarm::Alarm,
-    call::{Call, Outgoing, upload_failure},
-    headers,
-    upload::{Progress, Upload},
+    answer::Relayable,
+    call::Call,
+    exchange::{self, Outgoing},
+    upload::Progress,
     worker::Worker,
 };
 use crate::{
-    model::{Judgement, Outcome, Reason, is_idempotent},
-    net::tcp::DialError,
-    policy::deadline::Deadline,
-    service::{Service, Slot, Trial},
-    upstream::{Connection, ExchangeError, Open, Target},
+    model::{Judgement, Outcome, Reason},
+    service::{Live, Service, Slot, Trial},
+    upstream::{Open, Payload, Target},
 };
 
 /// What an attempt holds while it lasts: its endpoint's slot and the breaker's trial. Its outcome is known
@@ -41,24 +39,56 @@ pub(super) struct Attempt {
 
 /// An attempt that has the head of its answer.
 pub(super) struct Attempted {
-    pub(super) response: Response<Incoming>,
-    pub(super) attempt: Attempt,
-    pub(super) connection: Connection<Upload>,
-    pub(super) progress: Option<Rc<Progress>>,
+    pub(super) response: Response<Payload>,
+    pub(super) relayable: Relayable,
     /// The endpoint has changed protocols as it was asked to; this is the app's side of it.
     pub(super) upgrade: Option<OnUpgrade>,
 }
 
 /// How an attempt failed, to the service's record and to the caller: the two differ where the app is to blame.
-struct Failed {
-    outcome: Outcome,
-    failure: Failure,
+pub(super) struct Failed {
+    pub(super) outcome: Outcome,
+    pub(super) failure: Failure,
 }
 
 impl Attempt {
+    /// Asks the breaker for leave, and picks an endpoint, other than those that have been `tried` where there is one.
+    pub(super) fn begin(
+        call: &mut Call,
+        key: Option<u64>,
+        tried: &[SocketAddr],
+        now: Instant,
+    ) -> Result<Self, Failure> {
+        let service = call.service.clone();
+        let trial = match service.breaker() {
+            Some(breaker) => Some(breaker.admit(now).map_err(|open| Failure {
+                retry_after: open.retry_after,
+                ..Failure::new(Reason::BreakerOpen, "too many of the service's recent calls failed")
+            })?),
+            None => None,
+        };
+        let slot = pick(&call.worker, &service, key, tried, now)?;
+        let attempt = Self { service, slot, trial, ended: false };
+        call.attempts += 1;
+        if let Some(note) = call.note() {
+            note.endpoint = Some(attempt.endpoint());
+        }
+        Ok(attempt)
+    }
+
     /// Where it goes.
     pub(super) fn endpoint(&self) -> SocketAddr {
         self.slot.live().endpoint().addr
+    }
+
+    /// The endpoint's live state.
+    pub(super) fn live(&self) -> &Live {
+        self.slot.live()
+    }
+
+    /// The service that it is for.
+    pub(super) fn service(&self) -> &Service {
+        &self.service
     }
 
     /// Tells the breaker how the attempt went while its answer still runs; what comes of that counts no more there.
@@ -66,6 +96,11 @@ impl Attempt {
         if let Some(trial) = self.trial.take() {
             trial.report(now, outcome.judgement());
         }
+    }
+
+    /// What its connection leads to.
+    pub(super) fn target(&self) -> &Arc<Target> {
+        self.slot.live().target()
     }
 
     /// Whether a half-open breaker waits for this attempt.
@@ -106,40 +141,23 @@ impl Drop for Attempt {
 }
 
 /// Makes one attempt, up to the head of its answer.
-pub(super) async fn run(
-    call: &mut Call,
-    outgoing: Outgoing,
-    alarm: &Alarm,
-    started: Instant,
-) -> Result<Attempted, Failure> {
-    let (worker, service) = (call.worker.clone(), call.service.clone());
-    let trial = match service.breaker() {
-        Some(breaker) => Some(breaker.admit(started).map_err(|open| Failure {
-            retry_after: open.retry_after,
-            ..Failure::new(Reason::BreakerOpen, "too many of the service's recent calls failed")
-        })?),
-        None => None,
-    };
-    let slot = pick(&worker, &service, outgoing.hash_key, started)?;
-    let attempt = Attempt { service, slot, trial, ended: false };
-    call.attempts += 1;
-    if let Some(note) = call.note() {
-        note.endpoint = Some(attempt.endpoint());
-    }
+pub(super) async fn run(call: &mut Call, outgoing: Outgoing, started: Instant) -> Result<Attempted, Failure> {
+    let worker = call.worker.clone();
+    let attempt = Attempt::begin(call, outgoing.terms.hash_key, &[], started)?;
     let deadline = call.deadline.of_attempt(started, &attempt.service.config().policy.timeout);
-    let progress = outgoing.progress.clone();
-    let target = attempt.slot.live().target();
-    let exchange = exchange(&worker, &attempt, outgoing, started, deadline);
-    let failed = match within(&worker, alarm, Some(target), deadline, exchange).await {
+    let progress = outgoing.terms.progress.clone();
+    let target = attempt.target();
+    let exchange = exchange::exchange(&worker, &attempt, outgoing, started, (call.deadline, deadline));
+    let failed = match within(&worker, &call.alarm, Some(target), deadline, exchange).await {
         Ok(Ok(exchanged)) => {
-            let Exchanged { response, connection, upgrade, sent } = exchanged;
-            if Outcome::of_status(response.status()).judgement() == Judgement::Success {
+            if exchanged.heard.outcome.judgement() == Judgement::Success {
                 // A failure that comes fast must not make its endpoint look like a fast one, nor a connection
                 // that had to be opened like a slow one.
                 let now = worker.now();
-                attempt.slot.observe(now, now.saturating_duration_since(sent));
+                attempt.slot.observe(now, now.saturating_duration_since(exchanged.sent));
             }
-            return Ok(Attempted { response, attempt, connection, progress, upgrade });
+            let (response, relayable, upgrade) = exchanged.into_parts(attempt);
+            return Ok(Attempted { response, relayable, upgrade });
         }
         Ok(Err(failed)) => failed,
         Err(Interrupted::Deadline) => overdue(&attempt, progress.as_deref()),
@@ -171,8 +189,14 @@ fn overdue(attempt: &Attempt, progress: Option<&Progress>) -> Failed {
 }
 
 /// Chooses an endpoint that may take one more attempt.
-fn pick(worker: &Worker, service: &Service, key: Option<u64>, now: Instant) -> Result<Slot, Failure> {
-    service.pick(worker.index, key, now, &mut worker.random.borrow_mut()).map_err(|none| match none {
+fn pick(
+    worker: &Worker,
+    service: &Service,
+    key: Option<u64>,
+    tried: &[SocketAddr],
+    now: Instant,
+) -> Result<Slot, Failure> {
+    service.pick_but(tried, worker.index, key, now, &mut worker.random.borrow_mut()).map_err(|none| match none {
         crate::service::NoPick::NoEndpoints => {
             let detail = match service.source_status().problem {
                 Some(problem) => format!("no endpoint is known: {problem}"),
@@ -216,131 +240,11 @@ pub(super) async fn within<F: Future>(
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
         }
+        alarm.listen(cx);
         match deadline {
             Some(deadline) => alarm.poll(deadline, cx).map(|()| Err(Interrupted::Deadline)),
             None => Poll::Pending,
         }
     })
     .await
-}
-
-/// What an exchange brought.
-struct Exchanged {
-    response: Response<Incoming>,
-    connection: Connection<Upload>,
-    upgrade: Option<OnUpgrade>,
-    /// When the request went out.
-    sent: Instant,
-}
-
-/// Sends the request over an idle connection, or a fresh one.
-///
-/// An endpoint may close an idle connection in the moment in which we use it. Such a call is repeated on a
-/// fresh connection where that is safe: nothing was sent, or the method is idempotent (RFC 9110 §9.2.2)
-/// and there is no body that has been consumed. It is the same attempt, at the same endpoint.
-async fn exchange(
-    worker: &Worker,
-    attempt: &Attempt,
-    outgoing: Outgoing,
-    now: Instant,
-    deadline: Option<Instant>,
-) -> Result<Exchanged, Failed> {
-    let live = attempt.slot.live();
-    let Outgoing { mut head, upload, progress, host_names_service, upgrade, expects, .. } = outgoing;
-    if !host_names_service {
-        headers::set_host(&mut head.headers, &live.endpoint().authority);
-    }
-    let repeatable = is_idempotent(&head.method) && matches!(upload, Upload::Empty) && upgrade.is_none();
-    let mut request = Request::from_parts(head, upload);
-    if let Some(key) = expects {
-        hyper::ext::on_informational(&mut request, move |interim| {
-            if interim.status() == StatusCode::CONTINUE {
-                key.open();
-            }
-        });
-    }
-    if let Some(mut connection) = worker.upstreams.idle(live.target(), now) {
-        let spare = repeatable.then(|| copy_of(&request));
-        match connection.exchange(request).await {
-            Ok(response) => return answered(response, connection, upgrade, progress.as_deref(), now),
-            Err(error) => {
-                let spare = spare.filter(|_| error.reason == Some(Reason::UpstreamReset));
-                match error.unsent {
-                    Some(unsent) => request = *unsent,
-                    None => request = spare.ok_or_else(|| broken(error, progress.as_deref()))?,
-                }
-                attempt.service.metrics().retries_reused_connection.inc();
-            }
-        }
-    }
-    let timeouts = &attempt.service.config().policy.timeout;
-    let connect_by = Deadline::of_connect(deadline, worker.now(), timeouts);
-    let mut connection =
-        worker.upstreams.connect(live.target(), connect_by).await.map_err(|error| unconnected(attempt, error))?;
-    let sent = worker.now();
-    match connection.exchange(request).await {
-        Ok(response) => answered(response, connection, upgrade, progress.as_deref(), sent),
-        Err(error) => Err(broken(error, progress.as_deref())),
-    }
-}
-
-/// A second copy of a request without a body.
-fn copy_of(request: &Request<Upload>) -> Request<Upload> {
-    let mut copy = Request::new(Upload::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
-
-/// What hyper lets through and we do not: an answer to a question that was not asked, or one whose body
-/// would arrive as something else.
-fn answered(
-    response: Response<Incoming>,
-    mut connection: Connection<Upload>,
-    upgrade: Option<OnUpgrade>,
-    progress: Option<&Progress>,
-    sent: Instant,
-) -> Result<Exchanged, Failed> {
-    let refuse = |detail| {
-        let failure = Failure::new(Reason::BadResponse, detail);
-        Err(Failed { outcome: Outcome::Failed(failure.reason), failure })
-    };
-    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if switches && upgrade.is_none() {
-        return refuse("the endpoint changed protocols unasked");
-    }
-    if switches && !response.headers().contains_key(UPGRADE) {
-        return refuse("the endpoint changed protocols without saying to which");
-    }
-    if !headers::is_plainly_chunked(response.headers()) {
-        return refuse("the answer has a Transfer-Encoding other than chunked");
-    }
-    if switches || progress.is_some_and(|upload| !upload.has_ended()) {
-        // The upload must go on whether or not the app reads the answer.
-        connection.detach();
-    }
-    Ok(Exchanged { response, connection, upgrade: upgrade.filter(|_| switches), sent })
-}
-
-/// No connection: also a hint that discovery may know better by now.
-fn unconnected(attempt: &Attempt, error: DialError) -> Failed {
-    attempt.service.connect_failed();
-    let addr = attempt.endpoint();
-    let failure = match error {
-        DialError::Timeout => {
-            Failure::new(Reason::ConnectTimeout, format!("{addr} did not accept the connection in time"))
-        }
-        DialError::Refused(error) => Failure::new(Reason::ConnectRefused, format!("{addr}: {error}")),
-    };
-    Failed { outcome: Outcome::Failed(failure.reason), failure }
-}
-
-/// An exchange without an answer: the endpoint's fault, or the app's own upload.
-fn broken(error: ExchangeError<Upload>, progress: Option<&Progress>) -> Failed {
-    if let Some(fault) = progress.and_then(Progress::failure) {
-        return Failed { outcome: Outcome::Cancelled, failure: upload_failure(fault) };
-    }
-    let reason = error.reason.unwrap_or(Reason::UpstreamReset);
-    Failed { outcome: Outcome::Failed(reason), failure: Failure::new(reason, error.detail) }
 }

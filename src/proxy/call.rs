@@ -1,15 +1,14 @@
 //! One call, from its head to its outcome: the order of the policies stands here.
 
 use std::{
-    net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, Version,
-    header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, VIA},
+    HeaderMap, HeaderValue, Request, Response, Version,
+    header::{EXPECT, VIA},
     request::Parts,
 };
 use http_body::Body as _;
@@ -17,21 +16,31 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{
     Failure,
-    alarm::Alarm,
+    alarm::Lent,
     answer::Answer,
     attempt::{self, Attempted},
-    connection::{HEAD_TOO_LARGE, Peer},
+    connection::Peer,
     entry::{self, Routed},
+    exchange::{Outgoing, Terms},
+    gate::Gate,
+    grpc::{
+        Dialect,
+        timeout::{self, GRPC_TIMEOUT},
+    },
     head_scan::HeadFault,
-    headers, local_reply, upgrade,
-    upload::{Gate, GateKey, Progress, Upload, UploadFailure},
+    headers,
+    http1::HEAD_TOO_LARGE,
+    local_reply,
+    manner::{Manner, preflight},
+    note::Note,
+    tunnel, upgrade,
+    upload::{Upload, UploadFailure},
     worker::Worker,
 };
 use crate::{
     model::{Outcome, Reason},
     policy::{balance, deadline::Deadline},
     service::{Permit, Service},
-    telemetry::{AccessLog, access_log::Record},
 };
 
 /// Everything known about one call under way. It ends with [`Call::end`]; one that is dropped before was
@@ -44,70 +53,49 @@ pub(super) struct Call {
     pub(super) worker: Rc<Worker>,
     started: Instant,
     permit: Option<Permit>,
+    pub(super) alarm: Lent,
     note: Option<Box<Note>>,
     ended: bool,
-}
-
-/// What only the access log wants to know.
-#[derive(Debug)]
-pub(super) struct Note {
-    log: AccessLog,
-    at: SystemTime,
-    method: Method,
-    path: String,
-    host: Option<HeaderValue>,
-    request_id: Option<HeaderValue>,
-    peer: Option<SocketAddr>,
-    pub(super) endpoint: Option<SocketAddr>,
-    pub(super) status: Option<u16>,
-    pub(super) details: Option<String>,
-    pub(super) upload: Option<Rc<Progress>>,
-    pub(super) bytes_out: u64,
-}
-
-/// What goes upstream: a request that knows all about its own next hop.
-pub(super) struct Outgoing {
-    pub(super) head: Parts,
-    pub(super) upload: Upload,
-    pub(super) progress: Option<Rc<Progress>>,
-    /// Whether the Host is the app's own, or the endpoint's to be.
-    pub(super) host_names_service: bool,
-    pub(super) hash_key: Option<u64>,
-    /// The app asked for another protocol.
-    pub(super) upgrade: Option<OnUpgrade>,
-    /// Opened when the endpoint says "100 Continue".
-    pub(super) expects: Option<GateKey>,
 }
 
 /// Serves one request, always with an answer.
 pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Incoming>) -> Response<Answer> {
     let started = worker.now();
     let (mut head, body) = request.into_parts();
-    let fault = peer.wire.call_begins(!body.is_end_stream());
+    let fault = peer.wire.as_ref().and_then(|wire| wire.call_begins(!body.is_end_stream()));
     let (routed, note) = {
         let services = worker.table.current();
         let note = services.traffic().access_log.as_ref().map(|log| Box::new(Note::of(log, &head, peer)));
-        let routed = admissible(worker, &head, fault);
-        (routed.and_then(|()| entry::route(&peer.entry, &mut head, &services)), note)
+        let routed = admissible(worker, peer, &head, fault, services.traffic().limits.headers);
+        (routed.and_then(|()| entry::route(peer, &mut head, &services)), note)
     };
     let Routed { service, host_names_service } = match routed {
         Ok(routed) => routed,
         Err(failure) => return refuse_unattributed(worker, peer, &head, started, note, &failure),
     };
 
-    let (method, version) = (head.method.clone(), head.version);
-    let deadline = Deadline::starting(started, &service.config().policy.timeout);
-    let mut call =
-        Call { service, deadline, attempts: 0, worker: worker.clone(), started, permit: None, note, ended: false };
-    let outgoing = prepare(&mut call, peer, head, body, host_names_service);
-    match journey(&mut call, outgoing, &peer.alarm).await {
-        Ok(attempted) => relay(call, attempted, peer, version),
+    let mut manner = Manner::of(&head);
+    manner.cors_of(&service, &head.headers);
+    let mut call = Call::begin(worker, service, started, note);
+    if let Some(limit) = callers_limit(manner.dialect, &head.headers) {
+        call.deadline = call.deadline.no_later_than(started.checked_add(limit));
+    }
+    if let Some(reply) = preflight(&call, &head) {
+        peer.answer_ended();
+        let now = call.worker.now();
+        call.end(now, Outcome::Ok);
+        return reply;
+    }
+    let outgoing = prepare(&mut call, peer, head, body, host_names_service, manner.dialect);
+    match journey(&mut call, outgoing).await {
+        Ok(attempted) => relay(call, attempted, peer, &manner),
         // A fallback, once there are any, is tried here.
         Err(failure) => {
-            peer.wire.answer_ended();
-            let reply = local_reply::reply(&failure, Some(call.service.name().as_str()), &method, false);
+            peer.answer_ended();
+            let mut reply = local_reply::reply(&failure, Some(call.service.name().as_str()), &manner, false);
+            manner.decorate(&call, reply.headers_mut());
             call.note_reply(&reply, &failure);
-            let now = worker.now();
+            let now = call.worker.now();
             call.end(now, failure.outcome);
             reply
         }
@@ -115,7 +103,13 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
 }
 
 /// What can be said against a request before it is known whom it is for.
-fn admissible(worker: &Worker, head: &Parts, fault: Option<HeadFault>) -> Result<(), Failure> {
+fn admissible(
+    worker: &Worker,
+    peer: &Peer,
+    head: &Parts,
+    fault: Option<HeadFault>,
+    most_headers: usize,
+) -> Result<(), Failure> {
     let refuse = |reason, detail| Err(Failure::new(reason, detail));
     match fault {
         None => {}
@@ -124,10 +118,14 @@ fn admissible(worker: &Worker, head: &Parts, fault: Option<HeadFault>) -> Result
         }
         Some(HeadFault::TooLong) => return refuse(Reason::BadRequest, HEAD_TOO_LARGE),
     }
+    // hyper has counted them over HTTP/1; over HTTP/2 h2 only adds up their lengths.
+    if head.version == Version::HTTP_2 && head.headers.len() > most_headers {
+        return refuse(Reason::BadRequest, HEAD_TOO_LARGE);
+    }
     if !headers::is_plainly_chunked(&head.headers) {
         return refuse(Reason::BadRequest, "the request has a Transfer-Encoding other than chunked");
     }
-    if headers::has_been_here(&head.headers, &worker.pseudonym) {
+    if headers::has_been_here(&head.headers, worker.vias(&peer.entry).pseudonym()) {
         return refuse(Reason::Loop, "the request has passed this sidecar before: an endpoint leads back to it");
     }
     Ok(())
@@ -143,28 +141,39 @@ fn refuse_unattributed(
     note: Option<Box<Note>>,
     failure: &Failure,
 ) -> Response<Answer> {
-    peer.wire.answer_ended();
+    peer.answer_ended();
     let closing = failure.reason == Reason::BadRequest;
-    let reply = local_reply::reply(failure, None, &head.method, closing);
+    let service = failure.service.as_ref().map(|service| service.name().as_str());
+    let reply = local_reply::reply(failure, service, &Manner::of(head), closing);
     let outcome = Outcome::Failed(failure.reason);
-    worker.count_unattributed(outcome);
+    let took = worker.now().saturating_duration_since(started);
+    match &failure.service {
+        Some(service) => service.call_ended(outcome, took),
+        None => worker.count_unattributed(outcome),
+    }
     if let Some(mut note) = note {
         note.reply(&reply, failure);
-        note.record(None, outcome, worker.now().saturating_duration_since(started), 0);
+        note.record(failure.service.as_ref().map(|service| service.name().as_str()), outcome, took, 0);
     }
     reply
 }
 
 /// Turns the app's request into the one that goes upstream.
-fn prepare(call: &mut Call, peer: &Peer, mut head: Parts, body: Incoming, host_names_service: bool) -> Outgoing {
+fn prepare(
+    call: &mut Call,
+    peer: &Peer,
+    mut head: Parts,
+    body: Incoming,
+    host_names_service: bool,
+    dialect: Dialect,
+) -> Outgoing {
     let policy = &call.service.config().policy;
     let hash_key = match &policy.balance {
         balance::Settings::Hash(key) => hash_key(key, &head),
         _ => None,
     };
-    let hop = headers::strip_hop(&mut head.headers);
-    head.headers.append(VIA, call.worker.via.clone());
-    head.version = Version::HTTP_11;
+    let (hop, version) = (headers::strip_hop(&mut head.headers), head.version);
+    head.headers.append(VIA, call.worker.vias(&peer.entry).entry(version));
     let upgrade = hop.upgrade.and_then(|protocol| {
         headers::ask_upgrade(&mut head.headers, protocol);
         head.extensions.remove::<OnUpgrade>()
@@ -175,24 +184,28 @@ fn prepare(call: &mut Call, peer: &Peer, mut head: Parts, body: Incoming, host_n
     } else {
         let expects = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let (gate, key) = expects.then(Gate::closed).unzip();
-        if !head.headers.contains_key(CONTENT_LENGTH) {
-            // Said outright: without it hyper takes a GET's body of unknown length for none.
-            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        let (upload, progress) = Upload::streaming(body, peer.wire.clone(), policy.timeout.idle, gate);
+        let (upload, progress) = Upload::streaming(body, peer.wire.as_ref(), policy.timeout.idle, gate);
         (upload, Some(progress), key)
     };
     if let Some(note) = &mut call.note {
         note.upload = progress.clone();
     }
-    Outgoing { head, upload, progress, host_names_service, hash_key, upgrade, expects }
+    let terms = Terms { progress, host_names_service, hash_key, upgrade, expects, dialect, version, web: None };
+    Outgoing { head, upload, terms }
 }
 
 /// The policies, in their order. Whatever is refused or fails on the way leaves as a [`Failure`].
-async fn journey(call: &mut Call, outgoing: Outgoing, alarm: &Alarm) -> Result<Attempted, Failure> {
+async fn journey(call: &mut Call, outgoing: Outgoing) -> Result<Attempted, Failure> {
+    let now = admit(call).await?;
+    // Retries, once there are any, loop here: each attempt asks the breaker again.
+    attempt::run(call, outgoing, now).await
+}
+
+/// Waits for the call's place in the bulkhead; the time by then.
+pub(super) async fn admit(call: &mut Call) -> Result<Instant, Failure> {
     let mut now = call.started;
     if let Some(bulkhead) = call.service.bulkhead() {
-        match attempt::within(&call.worker, alarm, None, None, bulkhead.admit(call.deadline.head())).await {
+        match attempt::within(&call.worker, &call.alarm, None, None, bulkhead.admit(call.deadline.head())).await {
             Ok(Ok(permit)) => call.permit = Some(permit),
             // Waiting is part of the call's time, and here it was all of it: the check below says so.
             Ok(Err(_)) if call.deadline.is_over(call.worker.now()) => {}
@@ -212,34 +225,40 @@ async fn journey(call: &mut Call, outgoing: Outgoing, alarm: &Alarm) -> Result<A
     if call.deadline.is_over(now) {
         return Err(Failure::new(Reason::RequestTimeout, "the time for this call was over before it could be sent"));
     }
-    // Retries, once there are any, loop here: each attempt asks the breaker again.
-    attempt::run(call, outgoing, alarm, now).await
+    Ok(now)
 }
 
 /// Hands the answer's head to the app, and the rest of the call to the answer's body.
-fn relay(mut call: Call, mut attempted: Attempted, peer: &Peer, version: Version) -> Response<Answer> {
-    let (mut head, body) = attempted.response.into_parts();
+fn relay(mut call: Call, attempted: Attempted, peer: &Peer, manner: &Manner) -> Response<Answer> {
+    let Attempted { response, mut relayable, upgrade } = attempted;
+    let (mut head, body) = response.into_parts();
     let hop = headers::strip_hop(&mut head.headers);
-    let close_delimited = version < Version::HTTP_11 && body.size_hint().exact().is_none();
+    let close_delimited = manner.version < Version::HTTP_11 && body.size_hint().exact().is_none();
     // The version tells hyper, too, whether it may promise to keep the connection of an HTTP/1.0 app.
     head.version = if close_delimited { Version::HTTP_10 } else { Version::HTTP_11 };
+    manner.decorate(&call, &mut head.headers);
     if let Some(note) = &mut call.note {
         note.status = Some(head.status.as_u16());
-        note.endpoint = Some(attempted.attempt.endpoint());
+        note.endpoint = Some(relayable.attempt.endpoint());
     }
-    if let (Some(downstream), Some(protocol)) = (attempted.upgrade, hop.upgrade) {
+    if let (Some(downstream), Some(protocol)) = (upgrade, hop.upgrade) {
         headers::ask_upgrade(&mut head.headers, protocol);
-        peer.wire.becomes_tunnel();
-        upgrade::spawn(call, attempted.attempt, peer.open.clone(), downstream, head.extensions.remove::<OnUpgrade>());
+        if let Some(wire) = &peer.wire {
+            wire.becomes_tunnel();
+        }
+        upgrade::spawn(call, relayable.attempt, peer.open.clone(), downstream, head.extensions.remove::<OnUpgrade>());
         return Response::from_parts(head, Answer::Empty);
     }
-    let outcome = Outcome::of_status(head.status);
-    if attempted.attempt.is_probe() && is_event_stream(&head.headers) {
+    if relayable.attempt.is_probe() && is_event_stream(&head.headers) {
         // Such an answer is not meant to end, and a half-open breaker not meant to wait for that.
-        attempted.attempt.settle(call.worker.now(), outcome);
+        relayable.attempt.settle(call.worker.now(), relayable.heard.outcome);
     }
-    let answer = Answer::relay(body, call, attempted.attempt, attempted.connection, attempted.progress, peer, outcome);
-    Response::from_parts(head, answer)
+    Response::from_parts(head, Answer::relay(body, call, relayable, peer))
+}
+
+/// How much time the caller gives to a gRPC call. It bounds the whole of it.
+fn callers_limit(dialect: Dialect, headers: &HeaderMap) -> Option<Duration> {
+    headers.get(GRPC_TIMEOUT).filter(|_| dialect.is_grpc()).and_then(timeout::parse)
 }
 
 /// Server-sent events (HTML Living Standard §9.2).
@@ -268,6 +287,13 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
 }
 
 impl Call {
+    /// A call that began at `started`.
+    pub(super) fn begin(worker: &Rc<Worker>, service: Arc<Service>, started: Instant, note: Option<Box<Note>>) -> Self {
+        let deadline = Deadline::starting(started, &service.config().policy.timeout);
+        let (worker, alarm) = (worker.clone(), worker.alarms.lend());
+        Self { service, deadline, attempts: 0, worker, started, permit: None, alarm, note, ended: false }
+    }
+
     /// The call is over: its place in the bulkhead is free, its outcome counted and logged.
     pub(super) fn end(mut self, now: Instant, outcome: Outcome) {
         self.finish(now, outcome);
@@ -277,6 +303,21 @@ impl Call {
     fn note_reply(&mut self, reply: &Response<Answer>, failure: &Failure) {
         if let Some(note) = &mut self.note {
             note.reply(reply, failure);
+        }
+    }
+
+    /// Writes down a failure that nobody is told of in words.
+    pub(super) fn note_failure(&mut self, failure: &Failure) {
+        if let Some(note) = &mut self.note {
+            note.details = Some(failure.detail.to_string());
+        }
+    }
+
+    /// Writes down what a tunnel came to.
+    pub(super) fn note_tunnel(&mut self, end: tunnel::End, carried: tunnel::Carried) {
+        if let Some(note) = &mut self.note {
+            note.details = end.details().map(str::to_owned);
+            (note.bytes_in, note.bytes_out) = (carried.to_endpoint, carried.to_app);
         }
     }
 
@@ -308,51 +349,6 @@ impl Drop for Call {
         if !self.ended {
             self.finish(self.worker.now(), Outcome::Cancelled);
         }
-    }
-}
-
-impl Note {
-    fn of(log: &AccessLog, head: &Parts, peer: &Peer) -> Self {
-        Self {
-            log: log.clone(),
-            at: SystemTime::now(),
-            method: head.method.clone(),
-            path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
-            host: head.headers.get(HOST).cloned(),
-            request_id: head.headers.get("x-request-id").cloned(),
-            peer: peer.addr,
-            endpoint: None,
-            status: None,
-            details: None,
-            upload: None,
-            bytes_out: 0,
-        }
-    }
-
-    fn reply(&mut self, reply: &Response<Answer>, failure: &Failure) {
-        self.status = Some(reply.status().as_u16());
-        self.details = Some(failure.detail.to_string());
-        self.bytes_out = http_body::Body::size_hint(reply.body()).exact().unwrap_or(0);
-    }
-
-    fn record(&self, service: Option<&str>, outcome: Outcome, duration: Duration, attempts: u32) {
-        self.log.record(&Record {
-            at: self.at,
-            service,
-            method: &self.method,
-            path: &self.path,
-            host: self.host.as_ref().map_or(b"", HeaderValue::as_bytes),
-            status: self.status,
-            outcome,
-            details: self.details.as_deref(),
-            duration,
-            attempts,
-            endpoint: self.endpoint,
-            bytes_in: self.upload.as_ref().map_or(0, |upload| upload.bytes()),
-            bytes_out: self.bytes_out,
-            peer: self.peer,
-            request_id: self.request_id.as_ref().map(HeaderValue::as_bytes),
-        });
     }
 }
 

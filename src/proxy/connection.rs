@@ -1,59 +1,47 @@
-//! One connection of an app, from its first byte to its last.
+//! One connection of an app: who is at its other end, how its worker reaches it, and which HTTP it speaks.
 
 use std::{
     cell::{Cell, RefCell},
-    convert::Infallible,
-    future::{Future as _, poll_fn},
     net::SocketAddr,
-    pin::pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Waker},
-    time::{Duration, Instant, SystemTime},
+    time::Instant,
 };
 
-use http::{HeaderValue, Method, StatusCode, header::CONNECTION};
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::net::TcpStream;
 
 use super::{
-    Failure,
-    alarm::Alarm,
-    call,
+    http1, http2, inbound,
     listener::OpenConnection,
-    local_reply,
-    wire::{Wire, WireState},
+    sniff::{self, Spoken},
+    tcp,
+    wire::WireState,
     worker::Worker,
 };
-use crate::{
-    config::Entry,
-    model::{Outcome, Reason},
-    telemetry::access_log::Record,
-};
-
-/// How long an app may take nothing of what is written to it.
-const STALL_LIMIT: Duration = Duration::from_secs(60);
-
-/// How long we listen to an app that still sends after its answer: to each of its pauses, and in all. These
-/// are nginx's `lingering_timeout` and `lingering_time`. An app that writes all of a large upload before it
-/// reads needs us to take it all.
-const LINGER_PAUSE: Duration = Duration::from_secs(5);
-const LINGER_LIMIT: Duration = Duration::from_secs(30);
+use crate::{config::Entry, net::tls::Identity};
 
 /// The app at the other end of a connection.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) addr: Option<SocketAddr>,
     pub(super) entry: Entry,
-    pub(super) wire: Arc<WireState>,
+    /// What a call and the bytes of its connection tell each other over HTTP/1; over HTTP/2, where calls share
+    /// a connection, there is nothing to tell.
+    pub(super) wire: Option<Arc<WireState>>,
+    /// Who the app is, on the receiving side.
+    pub(super) identity: Identity,
     /// Counts the connection as open; a tunnel that it becomes holds on to this.
     pub(super) open: Rc<OpenConnection>,
-    pub(super) alarm: Alarm,
+}
+
+impl Peer {
+    /// The last of an answer has been handed over.
+    pub(super) fn answer_ended(&self) {
+        if let Some(wire) = &self.wire {
+            wire.answer_ended();
+        }
+    }
 }
 
 /// How a worker reaches one of its connections.
@@ -63,13 +51,20 @@ pub(super) struct Control {
     id: u64,
     waker: RefCell<Option<Waker>>,
     finishing: Cell<bool>,
-    /// When the connection was opened or its last call ended; `None` while a call is under way.
-    idle_since: Cell<Option<Instant>>,
+    /// Calls whose answer has not begun.
+    calls: Cell<u32>,
+    /// When the connection was opened or its last answer began.
+    since: Cell<Instant>,
 }
+
+/// A call is under way on a connection, until this drops.
+#[derive(Debug)]
+pub(super) struct Busy(Rc<Control>);
 
 impl Control {
     pub(super) fn new(worker: Rc<Worker>, id: u64, now: Instant) -> Self {
-        Self { worker, id, waker: RefCell::default(), finishing: Cell::new(false), idle_since: Cell::new(Some(now)) }
+        let (finishing, calls, since) = (Cell::new(false), Cell::new(0), Cell::new(now));
+        Self { worker, id, waker: RefCell::default(), finishing, calls, since }
     }
 
     /// Remembers whom to wake when the worker's state changes.
@@ -80,10 +75,15 @@ impl Control {
         }
     }
 
-    /// Closes the connection when its call has ended, or at once when it is idle.
+    /// Closes the connection when its calls have ended, or at once when it is idle.
     pub(super) fn finish(&self) {
         self.finishing.set(true);
         self.wake();
+    }
+
+    /// Whether it is to be closed.
+    pub(super) fn is_finishing(&self) -> bool {
+        self.finishing.get()
     }
 
     /// Has the connection look at the state of its worker.
@@ -93,9 +93,22 @@ impl Control {
         }
     }
 
-    /// Since when there has been no call.
+    /// A call has begun.
+    pub(super) fn busy(self: &Rc<Self>) -> Busy {
+        self.calls.set(self.calls.get() + 1);
+        Busy(self.clone())
+    }
+
+    /// Since when there has been no call; `None` while there is one.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        self.idle_since.get()
+        (self.calls.get() == 0).then(|| self.since.get())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.calls.set(self.0.calls.get() - 1);
+        self.0.since.set(self.0.worker.recently());
     }
 }
 
@@ -113,125 +126,28 @@ pub(super) async fn serve(
     entry: Entry,
     open: OpenConnection,
 ) {
-    let open = Rc::new(open);
-    let state = WireState::new();
-    let peer = Rc::new(Peer {
-        addr: stream.peer_addr().ok(),
-        entry,
-        wire: state.clone(),
-        open: open.clone(),
-        alarm: Alarm::default(),
-    });
+    if let Some(service) = tcp::service(&worker, &entry) {
+        // Boxed, so that a connection that carries HTTP need not have room for it.
+        return Box::pin(tcp::serve(worker, control, stream, service, open)).await;
+    }
     let limits = worker.table.current().traffic().limits;
-    let wire = Wire::new(stream, state.clone(), limits.header_bytes, limits.header_timeout, STALL_LIMIT);
-    let service = service_fn({
-        let (worker, control) = (worker.clone(), control.clone());
-        move |request| {
-            let (worker, control, peer) = (worker.clone(), control.clone(), peer.clone());
-            async move {
-                control.idle_since.set(None);
-                let mut answer = call::serve(&worker, &peer, request).await;
-                if worker.is_stopping() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    // The app learns in time to use another connection for its next call.
-                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                control.idle_since.set(Some(worker.recently()));
-                Ok::<_, Infallible>(answer)
+    let open = Rc::new(open);
+    let mut peer = Peer { addr: stream.peer_addr().ok(), entry, wire: None, identity: Identity::default(), open };
+    let stream = if peer.entry == Entry::Inbound {
+        match Box::pin(inbound::receive(&worker, &control, stream, limits.header_timeout)).await {
+            Some(received) => {
+                peer.identity = received.identity;
+                received.stream
             }
+            None => return,
         }
-    });
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(limits.header_bytes.max(8192)).header_read_timeout(None);
-    if limits.headers != DEFAULT_MAX_HEADERS {
-        builder.max_headers(limits.headers);
-    }
-    let ended = {
-        let mut serving = pin!(builder.serve_connection(TokioIo::new(wire), service).with_upgrades());
-        let mut graceful = false;
-        poll_fn(|cx| {
-            control.listen(cx);
-            if control.finishing.get() && !std::mem::replace(&mut graceful, true) {
-                serving.as_mut().graceful_shutdown();
-            }
-            serving.as_mut().poll(cx)
-        })
-        .await
+    } else {
+        stream.into()
     };
-    drop(control);
-    if let Some(stream) = state.take_stream() {
-        // Counted as open until that is done.
-        let _open = open;
-        // Boxed, as its buffer would otherwise be carried along by every connection.
-        Box::pin(close(&worker, stream, &state, ended.err())).await;
+    match sniff::listen(&worker, &control, stream, limits.header_timeout).await {
+        Spoken::Http1(stream) => http1::serve(worker, control, stream, peer, limits).await,
+        // Boxed, as every connection would otherwise be as large as the larger of the two.
+        Spoken::Http2(stream) => Box::pin(http2::serve(worker, control, stream, peer, limits)).await,
+        Spoken::Nothing => {}
     }
-}
-
-/// hyper's own limit, for which it needs no allocation.
-const DEFAULT_MAX_HEADERS: usize = 100;
-
-/// Said of a head that is over one of its limits, whoever notices.
-pub(super) const HEAD_TOO_LARGE: &str = "the request's head is over the limits of size or number";
-
-/// Says what hyper could not say, and closes without losing it: a socket that is closed with bytes unread
-/// is reset, and what was written before may never arrive.
-async fn close(worker: &Worker, mut stream: TcpStream, state: &WireState, error: Option<hyper::Error>) {
-    let failure = unreadable(state, error);
-    if failure.is_none() && !state.upload_pending() {
-        return;
-    }
-    if let Some(failure) = failure {
-        worker.count_unattributed(Outcome::Failed(failure.reason));
-        log(worker, &stream, &failure);
-        if stream.write_all(&local_reply::raw(&failure)).await.is_err() {
-            return;
-        }
-    }
-    let _ = stream.shutdown().await;
-    let _ = timeout(LINGER_LIMIT, async {
-        let mut sink = [0; 8192];
-        while let Ok(Ok(1..)) = timeout(LINGER_PAUSE, stream.read(&mut sink)).await {}
-    })
-    .await;
-}
-
-/// The access log's line about bytes that never became a call: nothing in them can be trusted to be a method, a
-/// path or a host.
-fn log(worker: &Worker, stream: &TcpStream, failure: &Failure) {
-    let Some(log) = worker.table.current().traffic().access_log.clone() else { return };
-    log.record(&Record {
-        at: SystemTime::now(),
-        service: None,
-        method: &Method::from_bytes(b"-").expect("a hyphen is a token"),
-        path: "",
-        host: b"",
-        status: Some(failure.reason.http_status().as_u16()),
-        outcome: Outcome::Failed(failure.reason),
-        details: Some(&failure.detail),
-        duration: Duration::ZERO,
-        attempts: 0,
-        endpoint: None,
-        bytes_in: 0,
-        bytes_out: 0,
-        peer: stream.peer_addr().ok(),
-        request_id: None,
-    });
-}
-
-/// What was wrong with bytes that never became a call.
-fn unreadable(state: &WireState, error: Option<hyper::Error>) -> Option<Failure> {
-    if state.head_timed_out() {
-        return Some(Failure::new(Reason::BadRequest, "the request's head did not end within header_timeout"));
-    }
-    if error.as_ref().is_some_and(hyper::Error::is_parse_version_h2) {
-        return Some(Failure::new(Reason::BadRequest, "HTTP/2 is not spoken here: call by HTTP/1.1"));
-    }
-    if !state.kept_back() {
-        return None;
-    }
-    let detail = match error {
-        Some(error) if error.is_parse_too_large() => HEAD_TOO_LARGE.into(),
-        Some(error) => format!("the request is not HTTP/1.1: {error}"),
-        None => "the request is not HTTP/1.1".into(),
-    };
-    Some(Failure::new(Reason::BadRequest, detail))
 }

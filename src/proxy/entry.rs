@@ -14,7 +14,7 @@ use http::{
     uri::{Authority, Uri},
 };
 
-use super::{Failure, headers};
+use super::{Failure, connection::Peer, headers, inbound, tcp};
 use crate::{
     config::Entry,
     model::Reason,
@@ -29,7 +29,7 @@ pub(super) struct Routed {
 }
 
 /// Finds the service of a request, and leaves its URI and Host as the next hop wants them.
-pub(super) fn route(entry: &Entry, parts: &mut Parts, services: &Services) -> Result<Routed, Failure> {
+pub(super) fn route(peer: &Peer, parts: &mut Parts, services: &Services) -> Result<Routed, Failure> {
     if parts.method == Method::CONNECT {
         return Err(Failure::new(Reason::BadRequest, "CONNECT is not supported: call services by plain HTTP"));
     }
@@ -37,25 +37,47 @@ pub(super) fn route(entry: &Entry, parts: &mut Parts, services: &Services) -> Re
         take_authority(parts)?;
     }
     let host = host(&parts.headers, parts.version)?;
-    match entry {
+    match &peer.entry {
         Entry::Service(name) => {
             let Some(service) = services.find(name.as_str()) else {
                 return Err(unknown(name.as_str()));
             };
+            speaks_http(service)?;
             let host_names_service =
                 host.and_then(|host| services.find(host)).is_some_and(|named| Arc::ptr_eq(named, service));
             Ok(Routed { service: service.clone(), host_names_service })
+        }
+        Entry::Inbound => {
+            let service = inbound::admit(services.inbound(), &peer.identity, &mut parts.headers)?;
+            // What the caller asked for is for the app to see.
+            Ok(Routed { service, host_names_service: true })
         }
         Entry::Shared => {
             let host = host.ok_or_else(|| {
                 Failure::new(Reason::BadRequest, "the request names no service: it has no Host header")
             })?;
             match services.find(host) {
-                Some(service) => Ok(Routed { service: service.clone(), host_names_service: true }),
+                Some(service) => {
+                    speaks_http(service)?;
+                    Ok(Routed { service: service.clone(), host_names_service: true })
+                }
                 None => Err(unknown(host)),
             }
         }
     }
+}
+
+/// A service whose bytes are carried as they are has no requests, and so no place on a port that has to read them.
+fn speaks_http(service: &Service) -> Result<(), Failure> {
+    if !tcp::is_tcp(service) {
+        return Ok(());
+    }
+    let (name, detail) = (service.name(), "speaks no HTTP (protocol: tcp)");
+    let detail = match service.config().listen {
+        Some(port) => format!("{name:?} {detail}: connect to its own port, {port}"),
+        None => format!("{name:?} {detail}: give it a port of its own (listen), and connect to that"),
+    };
+    Err(Failure::new(Reason::BadRequest, detail))
 }
 
 fn unknown(host: &str) -> Failure {
@@ -71,6 +93,9 @@ fn take_authority(parts: &mut Parts) -> Result<(), Failure> {
     let uri = std::mem::take(&mut parts.uri).into_parts();
     match uri.scheme {
         Some(scheme) if scheme == http::uri::Scheme::HTTP => {}
+        // Over HTTP/2 every request names a scheme (RFC 9113 §8.3.1). Which one says nothing here: an app that
+        // was told to call by https does so through us, and TLS with the endpoint is the service's business.
+        Some(_) if parts.version == Version::HTTP_2 => {}
         Some(_) => {
             return Err(Failure::new(Reason::BadRequest, "only http:// can be proxied: call services by plain HTTP"));
         }

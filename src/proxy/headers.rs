@@ -2,10 +2,11 @@
 //!
 //! RFC 9110 §7.6.1: a proxy removes `Connection`, whatever `Connection` names, and the fields that are
 //! known to be meant for one hop. `TE` stays where it says `trailers`, since we do pass trailers on;
-//! `Upgrade` stays where the call is one.
+//! `Upgrade` stays where the call is one. What is left is the same for both HTTPs; `fit` gives it the form that
+//! the next hop's wants.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue, Version,
     header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA},
 };
 
@@ -96,7 +97,6 @@ fn keep_te_trailers(headers: &mut HeaderMap) {
     let trailers = |value: &str| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
     if te.to_str().is_ok_and(trailers) {
         headers.insert(TE, HeaderValue::from_static("trailers"));
-        headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
 }
 
@@ -113,9 +113,30 @@ pub(super) fn is_plainly_chunked(headers: &HeaderMap) -> bool {
     codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
 }
 
-/// Our `Via` entry (RFC 9110 §7.6.3): the protocol that we received, and a name that no other process has.
-pub(super) fn via(pseudonym: &str) -> HeaderValue {
-    HeaderValue::from_str(&format!("1.1 {pseudonym}")).expect("a pseudonym is made of letters, digits and dashes")
+/// Our `Via` entries (RFC 9110 §7.6.3): the protocol that we received, and a name that no other process has.
+#[derive(Debug)]
+pub(super) struct Vias {
+    pseudonym: String,
+    http1: HeaderValue,
+    http2: HeaderValue,
+}
+
+impl Vias {
+    pub(super) fn of(pseudonym: &str) -> Self {
+        let via = |protocol| HeaderValue::from_str(&format!("{protocol} {pseudonym}"));
+        let of = |protocol| via(protocol).expect("a pseudonym is made of letters, digits and dashes");
+        Self { pseudonym: pseudonym.to_owned(), http1: of("1.1"), http2: of("2") }
+    }
+
+    /// Our name.
+    pub(super) fn pseudonym(&self) -> &str {
+        &self.pseudonym
+    }
+
+    /// Our entry for a request that came by this protocol.
+    pub(super) fn entry(&self, version: Version) -> HeaderValue {
+        if version == Version::HTTP_2 { self.http2.clone() } else { self.http1.clone() }
+    }
 }
 
 /// Whether a call has been through the process of this name before.
@@ -181,7 +202,7 @@ mod tests {
     fn of_te_only_trailers_stay() {
         let mut headers = map(&[("te", "gzip, trailers"), ("connection", "te")]);
         strip_hop(&mut headers);
-        assert_eq!(headers, map(&[("te", "trailers"), ("connection", "te")]));
+        assert_eq!(headers, map(&[("te", "trailers")]));
         let mut headers = map(&[("te", "gzip")]);
         strip_hop(&mut headers);
         assert!(headers.is_empty());

@@ -6,12 +6,12 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Response,
+    HeaderValue, Method, Response, Version,
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER},
 };
 use serde::Serialize;
 
-use super::{Failure, answer::Answer};
+use super::{Failure, answer::Answer, grpc::status, manner::Manner};
 use crate::model::Reason;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -28,20 +28,40 @@ struct Problem<'a> {
 }
 
 /// The local reply to a call; `closing` also ends the app's connection, since what follows on it cannot be trusted.
-pub(super) fn reply(failure: &Failure, service: Option<&str>, method: &Method, closing: bool) -> Response<Answer> {
+pub(super) fn reply(failure: &Failure, service: Option<&str>, manner: &Manner, closing: bool) -> Response<Answer> {
+    let mut response = match manner.dialect.content_type() {
+        Some(content_type) => trailers_only(failure, content_type),
+        None => problem(failure, service, &manner.method),
+    };
+    let headers = response.headers_mut();
+    headers.insert(PROXY_STATUS, proxy_status(failure.reason));
+    if let Some(seconds) = retry_after(failure) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if closing && manner.version != Version::HTTP_2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// gRPC's way: everything stands in the head, under a 200 (grpc/grpc, `doc/PROTOCOL-HTTP2.md`, "Trailers-Only").
+fn trailers_only(failure: &Failure, content_type: HeaderValue) -> Response<Answer> {
+    let code = failure.grpc_status.unwrap_or_else(|| failure.reason.grpc_status().into());
+    let text = format!("{}: {}", failure.reason.as_str(), failure.detail);
+    let mut response = Response::new(Answer::Empty);
+    *response.headers_mut() = status::trailers(code, &text);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+/// HTTP's way: a status, and a problem document.
+fn problem(failure: &Failure, service: Option<&str>, method: &Method) -> Response<Answer> {
     let body = body(failure, service);
     let mut response = Response::new(Answer::Empty);
     *response.status_mut() = failure.reason.http_status();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    headers.insert(PROXY_STATUS, proxy_status(failure.reason));
-    if let Some(seconds) = retry_after(failure) {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    if closing {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     if *method != Method::HEAD {
         *response.body_mut() = Answer::Local(Some(body));
     }
@@ -96,12 +116,42 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::proxy::grpc::Dialect;
+
+    fn manner(method: Method, dialect: Dialect) -> Manner {
+        Manner { method, version: Version::HTTP_11, dialect, origin: None }
+    }
+
+    #[test]
+    fn a_grpc_call_gets_trailers_only() {
+        for reason in Reason::ALL {
+            let failure =
+                Failure { retry_after: Some(Duration::from_millis(1200)), ..Failure::new(reason, "\u{fc}ber") };
+            let response = reply(&failure, Some("orders"), &manner(Method::POST, Dialect::Grpc), true);
+            assert_eq!(
+                (response.status().as_u16(), response.headers()[CONTENT_TYPE].as_bytes()),
+                (200, &b"application/grpc"[..])
+            );
+            assert!(matches!(response.body(), Answer::Empty));
+            assert_eq!(response.headers()["grpc-status"], reason.grpc_status().to_string());
+            assert_eq!(response.headers()["grpc-message"], format!("{}: %C3%BCber", reason.as_str()));
+            assert!(response.headers()[PROXY_STATUS].to_str().unwrap().contains(reason.as_str()));
+            assert_eq!(response.headers()[RETRY_AFTER], "2");
+        }
+    }
+
+    #[test]
+    fn a_reset_stream_is_told_by_its_code() {
+        let failure = Failure { grpc_status: Some(8), ..Failure::new(Reason::UpstreamReset, "calm down") };
+        let response = reply(&failure, None, &manner(Method::POST, Dialect::Grpc), false);
+        assert_eq!(response.headers()["grpc-status"], "8");
+    }
 
     #[test]
     fn a_reply_says_the_same_thing_three_times() {
         for reason in Reason::ALL {
             let failure = Failure { retry_after: Some(Duration::from_millis(1200)), ..Failure::new(reason, "why") };
-            let response = reply(&failure, Some("orders"), &Method::GET, false);
+            let response = reply(&failure, Some("orders"), &manner(Method::GET, Dialect::Http), false);
             assert_eq!(response.status(), reason.http_status());
             let status = response.headers()[PROXY_STATUS].to_str().unwrap();
             assert_eq!(status, format!("outrigger; error={}; details=\"{}\"", reason.proxy_error(), reason.as_str()));
@@ -117,7 +167,8 @@ mod tests {
 
     #[test]
     fn a_head_request_gets_the_length_but_no_body() {
-        let response = reply(&Failure::new(Reason::NoEndpoints, "none"), None, &Method::HEAD, false);
+        let response =
+            reply(&Failure::new(Reason::NoEndpoints, "none"), None, &manner(Method::HEAD, Dialect::Http), false);
         assert!(matches!(response.body(), Answer::Empty));
         assert!(response.headers()[CONTENT_LENGTH].to_str().unwrap().parse::<u64>().unwrap() > 50);
     }

@@ -18,8 +18,14 @@
 //! | let bodies through, with their limits and their end | `upload`, `answer` |
 //! | time out: one timer a connection | `alarm` |
 //! | headers that concern one connection only | `headers` |
-//! | WebSocket and the like | `upgrade` |
+//! | gRPC and gRPC-Web | `grpc` |
+//! | pages of other origins | `cors` |
+//! | how an app is to be answered | `manner`, `tongue` |
+//! | WebSocket and the like | `upgrade`, in a `tunnel` |
+//! | services that speak no HTTP | `tcp`, in a `tunnel` |
+//! | end streams that nobody reads | `unread` |
 //! | answer in the upstream's stead | `local_reply` |
+//! | what the access log wants to know | `note` |
 //!
 //! Everything here runs on one worker's thread and borrows from its [`Worker`]. A call's outcome is known
 //! when the body of its answer has ended, so [`call::Call`] travels inside that body; whatever it holds (a
@@ -33,11 +39,29 @@ mod answer;
 mod attempt;
 mod call;
 mod connection;
+mod cors;
 mod entry;
+mod exchange;
+mod fit;
+mod frame_watch;
+mod gate;
+mod grpc;
 mod head_scan;
 mod headers;
+mod http1;
+mod http2;
+mod inbound;
 pub mod listener;
 mod local_reply;
+mod manner;
+mod note;
+mod pause;
+mod sniff;
+mod stall;
+mod tcp;
+mod tongue;
+mod tunnel;
+mod unread;
 mod upgrade;
 mod upload;
 mod wire;
@@ -45,9 +69,12 @@ mod worker;
 
 pub use worker::{Worker, WorkerSettings};
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use crate::model::{Outcome, Reason};
+use crate::{
+    model::{Outcome, Reason},
+    service::Service,
+};
 
 /// Why a call gets a local reply, with what the reply says.
 #[derive(Debug)]
@@ -57,11 +84,22 @@ struct Failure {
     retry_after: Option<Duration>,
     /// How the call counts.
     outcome: Outcome,
+    /// The service that refuses the call before it is one of its calls.
+    service: Option<Arc<Service>>,
+    /// What a gRPC app is told, where it is not what the reason says.
+    grpc_status: Option<u16>,
 }
 
 impl Failure {
     fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), retry_after: None, outcome: Outcome::Failed(reason) }
+        Self {
+            reason,
+            detail: detail.into(),
+            retry_after: None,
+            outcome: Outcome::Failed(reason),
+            service: None,
+            grpc_status: None,
+        }
     }
 
     /// The app went away before its request was whole. Nobody may be there to read a reply, but one that

@@ -12,15 +12,10 @@
 
 use std::{
     cell::{Cell, RefCell},
-    error::Error as _,
-    future::{Future, poll_fn},
-    io,
+    future::poll_fn,
     pin::Pin,
     rc::Rc,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -28,13 +23,10 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::timeout;
 
-use super::{wire::WireState, worker::Worker};
-use crate::upstream::Connection;
-
-/// How long an app that waits for "100 Continue" is kept waiting for an endpoint that may not know it.
-const EXPECT_LIMIT: Duration = Duration::from_secs(1);
+use super::{gate::Gate, grpc::web::Decoder, pause::Pause, wire::WireState, worker::Worker};
+use crate::upstream::{Connection, is_malformed};
 
 /// How long the rest of an upload may pause once its answer has ended, and how many such pauses it may last.
 /// No deadline and no bulkhead bounds it any more.
@@ -52,13 +44,28 @@ pub(super) enum Upload {
 pub(super) struct Streaming {
     body: Incoming,
     progress: Rc<Progress>,
-    wire: Arc<WireState>,
-    /// Its number on the wire.
-    call: u32,
+    /// Whom to tell of the end over HTTP/1, and the call's number there.
+    wire: Option<(Arc<WireState>, u32)>,
     idle: Option<Duration>,
-    pause: Option<Pin<Box<Sleep>>>,
+    pause: Option<Pause>,
     gate: Option<Gate>,
+    /// What makes text of a gRPC-Web app's into bytes.
+    decoder: Option<Decoder>,
+    /// What has been handed on, while it may be wanted again.
+    kept: Option<Kept>,
 }
+
+/// The beginning of an upload, for an endpoint that says it has not looked at it.
+#[derive(Debug, Default)]
+struct Kept {
+    frames: Vec<Bytes>,
+    bytes: usize,
+    /// How many of them have been handed on again.
+    again: usize,
+}
+
+/// How much of an upload is kept to be sent again. As Linkerd does.
+const KEPT: usize = 64 * 1024;
 
 /// How far an upload is; shared with the call.
 #[derive(Debug, Default)]
@@ -68,6 +75,11 @@ pub(super) struct Progress {
     held_back: Cell<bool>,
     waits_for_app: Cell<bool>,
     bytes: Cell<u64>,
+    /// Pieces that have gone up, and pieces of the answer that have come down.
+    moved: Cell<u32>,
+    answer_moved: Cell<u32>,
+    /// The head of the answer has come: nothing is wanted again.
+    answered: Cell<bool>,
     failure: RefCell<Option<UploadFailure>>,
     /// Waits for the end.
     waiting: RefCell<Option<Waker>>,
@@ -82,15 +94,6 @@ pub(super) enum UploadFailure {
     Malformed(String),
     /// The app's connection ended before its body did.
     Gone,
-}
-
-/// Whether a body ended because its framing is wrong, and not because its connection did: hyper hides the
-/// difference in the kind of an `io::Error`.
-pub(super) fn is_malformed(error: &hyper::Error) -> bool {
-    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    error.is_parse()
-        || source
-            .is_some_and(|source| matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
 }
 
 impl Progress {
@@ -127,6 +130,21 @@ impl Progress {
         self.waits_for_app.get()
     }
 
+    /// How often it has moved.
+    pub(super) fn moved(&self) -> u32 {
+        self.moved.get()
+    }
+
+    /// A piece of the answer has come.
+    pub(super) fn answer_moved(&self) {
+        self.answer_moved.set(self.answer_moved.get().wrapping_add(1));
+    }
+
+    /// The answer has begun.
+    pub(super) fn answer_begun(&self) {
+        self.answered.set(true);
+    }
+
     /// Bytes read so far.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.get()
@@ -142,15 +160,49 @@ impl Upload {
     /// The body of a request that has one, and how to follow its progress.
     pub(super) fn streaming(
         body: Incoming,
-        wire: Arc<WireState>,
+        wire: Option<&Arc<WireState>>,
         idle: Option<Duration>,
         gate: Option<Gate>,
     ) -> (Self, Rc<Progress>) {
         let progress = Rc::new(Progress::default());
         progress.held_back.set(gate.is_some());
-        let call = wire.call();
-        let streaming = Streaming { body, progress: progress.clone(), wire, call, idle, pause: None, gate };
+        let wire = wire.map(|wire| (wire.clone(), wire.call()));
+        let progress_of = progress.clone();
+        let (pause, decoder, kept) = (None, None, None);
+        let streaming = Streaming { body, progress: progress_of, wire, idle, pause, gate, decoder, kept };
         (Self::Streaming(Box::new(streaming)), progress)
+    }
+
+    /// From now on its beginning is kept, up to a limit, until its answer begins.
+    pub(super) fn keep(&mut self) {
+        if let Self::Streaming(streaming) = self {
+            streaming.kept.get_or_insert_default();
+        }
+    }
+
+    /// From now on it is text that is to become bytes.
+    pub(super) fn decode(&mut self, decoder: Decoder) {
+        if let Self::Streaming(streaming) = self {
+            streaming.decoder.get_or_insert(decoder);
+        }
+    }
+
+    /// Whether what has been handed on is all kept.
+    pub(super) fn may_rewind(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Streaming(streaming) => streaming.kept.is_some() || streaming.progress.moved() == 0,
+        }
+    }
+
+    /// The same from its beginning.
+    pub(super) fn rewound(mut self) -> Self {
+        if let Self::Streaming(streaming) = &mut self
+            && let Some(kept) = &mut streaming.kept
+        {
+            kept.again = 0;
+        }
+        self
     }
 }
 
@@ -163,43 +215,102 @@ impl Streaming {
             self.gate = None;
             self.progress.held_back.set(false);
         }
-        match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.pause = None;
-                self.progress.waits_for_app.set(false);
-                if let Some(data) = frame.data_ref() {
-                    self.progress.bytes.set(self.progress.bytes.get() + data.len() as u64);
-                }
-                // Nothing follows trailers, and hyper does not ask for it.
-                if self.body.is_end_stream() || frame.is_trailers() {
-                    self.end();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(None) => {
-                self.end();
-                Poll::Ready(None)
-            }
-            Poll::Ready(Some(Err(error))) => {
-                let failure = if is_malformed(&error) {
-                    UploadFailure::Malformed(error.to_string())
-                } else {
-                    UploadFailure::Gone
-                };
-                self.progress.fail(failure);
-                Poll::Ready(Some(Err(UploadBroken)))
-            }
-            Poll::Pending => {
-                self.progress.waits_for_app.set(true);
-                self.poll_pause(cx)
-            }
+        if let Some(frame) = self.again() {
+            return Poll::Ready(Some(Ok(frame)));
         }
+        loop {
+            return match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.pause = None;
+                    self.progress.waits_for_app.set(false);
+                    self.progress.moved.set(self.progress.moved.get().wrapping_add(1));
+                    if let Some(data) = frame.data_ref() {
+                        self.progress.bytes.set(self.progress.bytes.get() + data.len() as u64);
+                    }
+                    // Nothing follows trailers, and hyper does not ask for it.
+                    let is_last = self.body.is_end_stream() || frame.is_trailers();
+                    let Some(frame) = self.decoded(frame, is_last) else { return Poll::Ready(self.malformed()) };
+                    if is_last {
+                        self.end();
+                    } else if frame.data_ref().is_some_and(Bytes::is_empty) {
+                        continue;
+                    }
+                    self.keep(&frame);
+                    Poll::Ready(Some(Ok(frame)))
+                }
+                Poll::Ready(None) => {
+                    if self.decoder.take().is_some_and(|decoder| decoder.end().is_err()) {
+                        return Poll::Ready(self.malformed());
+                    }
+                    self.end();
+                    Poll::Ready(None)
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    let failure = if is_malformed(&error) {
+                        UploadFailure::Malformed(error.to_string())
+                    } else {
+                        UploadFailure::Gone
+                    };
+                    self.progress.fail(failure);
+                    Poll::Ready(Some(Err(UploadBroken)))
+                }
+                Poll::Pending => {
+                    self.progress.waits_for_app.set(true);
+                    self.poll_pause(cx)
+                }
+            };
+        }
+    }
+
+    /// Whether something is to be handed on again.
+    fn has_more(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.again < kept.frames.len())
+    }
+
+    /// A piece that has been handed on before.
+    fn again(&mut self) -> Option<Frame<Bytes>> {
+        let kept = self.kept.as_mut()?;
+        let frame = kept.frames.get(kept.again)?.clone();
+        kept.again += 1;
+        Some(Frame::data(frame))
+    }
+
+    /// Keeps what is handed on, while there is room, and somebody may want it. Trailers are the end: what comes
+    /// after them is known to be nothing.
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        let Some(kept) = &mut self.kept else { return };
+        match frame.data_ref() {
+            Some(data) if kept.bytes + data.len() <= KEPT && !self.progress.answered.get() => {
+                kept.bytes += data.len();
+                kept.frames.push(data.clone());
+                kept.again = kept.frames.len();
+            }
+            _ => self.kept = None,
+        }
+    }
+
+    /// The bytes of a piece of text; `None` when it is malformed.
+    fn decoded(&mut self, frame: Frame<Bytes>, is_last: bool) -> Option<Frame<Bytes>> {
+        let Some(decoder) = &mut self.decoder else { return Some(frame) };
+        let Some(data) = frame.data_ref() else { return Some(frame) };
+        let decoded = decoder.feed(data).ok()?;
+        if is_last {
+            decoder.end().ok()?;
+        }
+        Some(Frame::data(decoded))
+    }
+
+    fn malformed(&self) -> Option<Result<Frame<Bytes>, UploadBroken>> {
+        self.progress.fail(UploadFailure::Malformed("it is not base64".into()));
+        Some(Err(UploadBroken))
     }
 
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadBroken>>> {
         let Some(idle) = self.idle else { return Poll::Pending };
-        let pause = self.pause.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + idle)));
-        match pause.as_mut().poll(cx) {
+        let moved = || self.progress.answer_moved.get();
+        let pause = self.pause.get_or_insert_with(|| Pause::begin(idle, moved()));
+        // While the endpoint speaks, the app may be listening.
+        match pause.poll(cx, idle, moved) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => {
                 self.progress.fail(UploadFailure::Idle);
@@ -211,7 +322,9 @@ impl Streaming {
     fn end(&mut self) {
         self.progress.waits_for_app.set(false);
         if !self.progress.ended.replace(true) {
-            self.wire.upload_ended(self.call);
+            if let Some((wire, call)) = &self.wire {
+                wire.upload_ended(*call);
+            }
             self.progress.wake();
         }
     }
@@ -256,13 +369,14 @@ impl Body for Upload {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Streaming(streaming) => streaming.body.is_end_stream(),
+            Self::Streaming(streaming) => streaming.body.is_end_stream() && !streaming.has_more(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Streaming(streaming) if streaming.decoder.is_some() || streaming.has_more() => SizeHint::default(),
             Self::Streaming(streaming) => streaming.body.size_hint(),
         }
     }
@@ -281,42 +395,3 @@ impl std::fmt::Debug for Upload {
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the app's request body broke off")]
 pub(super) struct UploadBroken;
-
-/// Holds an upload back until the endpoint wants it.
-pub(super) struct Gate {
-    shared: Arc<GateState>,
-    limit: Pin<Box<Sleep>>,
-}
-
-#[derive(Default)]
-struct GateState {
-    open: AtomicBool,
-    waiting: Mutex<Option<Waker>>,
-}
-
-/// Opens a [`Gate`]; may be called from wherever hyper reports an interim answer.
-#[derive(Clone)]
-pub(super) struct GateKey(Arc<GateState>);
-
-impl Gate {
-    /// A closed gate and its key. It opens by itself after a second.
-    pub(super) fn closed() -> (Self, GateKey) {
-        let shared = Arc::new(GateState::default());
-        let limit = Box::pin(sleep_until(Instant::now() + EXPECT_LIMIT));
-        (Self { shared: shared.clone(), limit }, GateKey(shared))
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        *self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
-        if self.shared.open.load(Ordering::Acquire) { Poll::Ready(()) } else { self.limit.as_mut().poll(cx) }
-    }
-}
-
-impl GateKey {
-    pub(super) fn open(&self) {
-        self.0.open.store(true, Ordering::Release);
-        if let Some(waker) = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            waker.wake();
-        }
-    }
-}

@@ -11,8 +11,6 @@
 //!   is kept back, and [`Wire`]'s owner writes the contract's local reply instead.
 //! - A socket that is closed while the app still sends is reset by the kernel, and the answer may be lost on
 //!   the way. The stream is handed back when hyper is done, so that its owner can linger.
-//!
-//! A peer that takes no more bytes for a while is cut off, since nobody else would notice it.
 
 use std::{
     future::Future,
@@ -28,11 +26,14 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::head_scan::{HeadFault, HeadScan};
+use super::{
+    head_scan::{HeadFault, HeadScan},
+    sniff::Rewound,
+    stall::Stall,
+};
 use crate::net::stream::Stream;
 
 /// What the call on a connection and its [`Wire`] tell each other. Both run on one thread; atomics because
@@ -49,7 +50,7 @@ pub(super) struct WireState {
     head_timed_out: AtomicBool,
     kept_back: AtomicBool,
     tunnel: AtomicBool,
-    returned: Mutex<Option<TcpStream>>,
+    returned: Mutex<Option<Stream>>,
 }
 
 /// No call is under way: what is written now does not come from us.
@@ -137,42 +138,34 @@ impl WireState {
     }
 
     /// The stream, once hyper has let go of it. A tunnel's is not for anybody else.
-    pub(super) fn take_stream(&self) -> Option<TcpStream> {
+    pub(super) fn take_stream(&self) -> Option<Stream> {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 /// A stream that watches what passes.
 pub(super) struct Wire {
-    stream: Option<Stream>,
+    stream: Option<Rewound>,
     state: Arc<WireState>,
     scan: HeadScan,
     header_timeout: Duration,
     head_deadline: Option<Pin<Box<Sleep>>>,
-    stall_limit: Duration,
-    stall_deadline: Option<Pin<Box<Sleep>>>,
+    stall: Stall,
 }
 
 impl Wire {
-    pub(super) fn new(
-        stream: TcpStream,
-        state: Arc<WireState>,
-        header_bytes: usize,
-        header_timeout: Duration,
-        stall_limit: Duration,
-    ) -> Self {
+    pub(super) fn new(stream: Rewound, state: Arc<WireState>, header_bytes: usize, header_timeout: Duration) -> Self {
         Self {
-            stream: Some(Stream(stream)),
+            stream: Some(stream),
             state,
             scan: HeadScan::new(header_bytes),
             header_timeout,
             head_deadline: None,
-            stall_limit,
-            stall_deadline: None,
+            stall: Stall::default(),
         }
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
+    fn stream(&mut self) -> io::Result<Pin<&mut Rewound>> {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
@@ -192,29 +185,9 @@ impl Wire {
         }
     }
 
-    /// Fails when the peer has taken nothing for too long.
-    fn check_stall(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let limit = self.stall_limit;
-        let deadline = self.stall_deadline.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit)));
-        match deadline.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
-        }
-    }
-
     fn written(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match wrote {
-            Poll::Ready(wrote) => {
-                self.stall_deadline = None;
-                Poll::Ready(wrote)
-            }
-            // A tunnel has its own limit on silence.
-            Poll::Pending if self.state.tunnel.load(Ordering::Relaxed) => Poll::Pending,
-            Poll::Pending => match self.check_stall(cx) {
-                Ok(()) => Poll::Pending,
-                Err(error) => Poll::Ready(Err(error)),
-            },
-        }
+        // A tunnel has its own limit on silence.
+        if self.state.tunnel.load(Ordering::Relaxed) { wrote } else { self.stall.watch(cx, wrote) }
     }
 
     /// Whether bytes written now are hyper's own answer to what it could not read.
@@ -299,7 +272,7 @@ impl AsyncWrite for Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        let stream = self.stream.take().map(|stream| stream.0);
+        let stream = self.stream.take().map(Rewound::into_stream);
         *self.state.returned.lock().unwrap_or_else(PoisonError::into_inner) = stream;
     }
 }

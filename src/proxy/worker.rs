@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::HeaderValue;
 use prometheus::IntCounter;
 use tokio::sync::Notify;
 
-use super::{connection::Control, headers, upload::Upload};
+use super::{alarm::Alarms, connection::Control, headers::Vias, tunnel::Buffers, unread::Streams, upload::Upload};
 use crate::{
+    config::Entry,
     model::{Outcome, Random},
     service::{Table, now},
     telemetry::Metrics,
@@ -45,8 +45,10 @@ pub struct Worker {
     pub(super) table: Table,
     pub(super) upstreams: Rc<Upstreams<Upload>>,
     pub(super) random: RefCell<Random>,
-    pub(super) via: HeaderValue,
-    pub(super) pseudonym: String,
+    pub(super) alarms: Rc<Alarms>,
+    pub(super) streams: Rc<Streams>,
+    pub(super) buffers: Buffers,
+    vias: [Vias; 2],
     unattributed: [IntCounter; Outcome::COUNT],
     connections: RefCell<HashMap<u64, Weak<Control>>>,
     next_connection: Cell<u64>,
@@ -65,9 +67,12 @@ impl Worker {
             unattributed: settings.metrics.unattributed_calls(),
             table: settings.table,
             upstreams: Upstreams::new(),
+            alarms: Rc::default(),
+            streams: Rc::default(),
             random: RefCell::new(Random::seeded(settings.seed)),
-            via: headers::via(&settings.pseudonym),
-            pseudonym: settings.pseudonym,
+            buffers: Buffers::default(),
+            // A host may call itself: out by the one side, in by the other. That is no loop.
+            vias: [Vias::of(&settings.pseudonym), Vias::of(&format!("{}-inbound", settings.pseudonym))],
             connections: RefCell::default(),
             next_connection: Cell::new(0),
             stopping: Cell::new(false),
@@ -83,8 +88,10 @@ impl Worker {
         let now = now();
         self.swept.set(now);
         if self.upstreams.sweep(now, self.table.current().traffic().drain) {
-            self.each_connection(Control::wake);
+            self.wake_all();
         }
+        self.alarms.tidy();
+        self.streams.look(now);
         self.each_connection(|control| {
             if control.idle_since().is_some_and(|since| now.saturating_duration_since(since) >= IDLE_LIMIT) {
                 control.finish();
@@ -107,7 +114,7 @@ impl Worker {
     /// Ends the stop: calls that still wait get a local reply, answers that still run are cut short.
     pub fn cut_off(&self) {
         self.cut_off.set(true);
-        self.each_connection(Control::wake);
+        self.wake_all();
     }
 
     /// Waits until no connection of an app is open, tunnels included.
@@ -115,6 +122,11 @@ impl Worker {
         while !self.connections.borrow().is_empty() {
             self.left.notified().await;
         }
+    }
+
+    /// What our side of calls that came in there is called in Via.
+    pub(super) fn vias(&self, entry: &Entry) -> &Vias {
+        &self.vias[usize::from(*entry == Entry::Inbound)]
     }
 
     /// Whether a stop has begun.
@@ -147,6 +159,12 @@ impl Worker {
     /// Counts a call that no service can be blamed for.
     pub(super) fn count_unattributed(&self, outcome: Outcome) {
         self.unattributed[outcome.index()].inc();
+    }
+
+    /// Has every connection and every call look at what has become of the worker, and of their endpoints.
+    fn wake_all(&self) {
+        self.each_connection(Control::wake);
+        self.alarms.ring();
     }
 
     fn each_connection(&self, act: impl Fn(&Control)) {

@@ -1,0 +1,201 @@
+//! Services that speak no HTTP (`protocol: tcp`): databases, brokers, and whatever else has a connection for a call.
+//!
+//! To the policies such a connection is a call like any other. It waits for its place in the bulkhead and keeps it
+//! for life; `request` bounds the time until it is connected, all attempts included, and `total` all of it. To
+//! connect is all that can be judged without knowing what is spoken, so that is what an attempt is to the breaker:
+//! it has succeeded as soon as its connection stands. Nothing of the app's has been read by then (what it sent
+//! waits in the kernel), so every attempt that fails may be repeated, at another endpoint where there is one.
+//!
+//! There is no way to say in words what went wrong. Whatever does not end well is reset, on both sides, as the app
+//! would see it without us: an end would look like one that was meant, and what was cut short like a whole.
+
+use std::{
+    future::{Future as _, poll_fn},
+    net::SocketAddr,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{io::Interest, net::TcpStream, time::sleep};
+
+use super::{
+    Failure,
+    attempt::{Attempt, ENDPOINT_GONE, Failed, Interrupted, within},
+    call::{Call, admit},
+    connection::Control,
+    exchange::unconnected,
+    listener::OpenConnection,
+    note::Note,
+    tunnel::{self, End, Limits},
+    worker::Worker,
+};
+use crate::{
+    config::{Entry, Protocol},
+    model::{Outcome, Reason},
+    net::{stream::Stream, tcp},
+    policy::deadline::Deadline,
+    service::Service,
+    upstream::{self, Open},
+};
+
+/// Attempts to connect, in all.
+const ATTEMPTS: usize = 3;
+
+/// The pause before the second attempt where only an endpoint that has failed can be tried again; the third waits
+/// twice as long. A server that restarts has often no more than a moment without its port.
+const BACKOFF: Duration = Duration::from_millis(25);
+
+/// The service of an entry, if connections to it are to be carried as they are.
+pub(super) fn service(worker: &Worker, entry: &Entry) -> Option<Arc<Service>> {
+    let Entry::Service(name) = entry else { return None };
+    let services = worker.table.current();
+    services.find(name.as_str()).filter(|service| is_tcp(service)).cloned()
+}
+
+/// Whether a service speaks no HTTP.
+pub(super) fn is_tcp(service: &Service) -> bool {
+    service.config().policy.protocol == Protocol::Tcp
+}
+
+/// A connection to an endpoint.
+struct Connected {
+    attempt: Attempt,
+    stream: Stream,
+    /// Counts it as open.
+    counted: Open,
+}
+
+/// Serves one connection of an app, from its first moment to its last.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    control: Rc<Control>,
+    stream: TcpStream,
+    service: Arc<Service>,
+    open: OpenConnection,
+) {
+    let app = Stream::from(stream);
+    let note = {
+        let services = worker.table.current();
+        let log = services.traffic().access_log.as_ref();
+        log.map(|log| Box::new(Note::of_connection(log, app.tcp().peer_addr().ok())))
+    };
+    let mut call = Call::begin(&worker, service, worker.now(), note);
+    let connected = {
+        let mut connecting = pin!(async {
+            tokio::select! {
+                biased;
+                // The only thing that can be told of an app without reading what it says.
+                _ = app.tcp().ready(Interest::ERROR) => Err(Failure::gone("the app went away before it was connected")),
+                connected = connect(&mut call) => connected,
+            }
+        });
+        poll_fn(|cx| {
+            control.listen(cx);
+            connecting.as_mut().poll(cx)
+        })
+        .await
+    };
+    match connected {
+        Ok(connected) => carry(call, &control, app, connected).await,
+        Err(failure) => {
+            // In this order: who sees the reset finds the call counted.
+            call.note_failure(&failure);
+            call.end(worker.now(), failure.outcome);
+            tcp::reset_on_close(app.tcp());
+            drop(app);
+        }
+    }
+    drop(open);
+}
+
+/// Connects to an endpoint, whatever that takes, within the call's limits.
+async fn connect(call: &mut Call) -> Result<Connected, Failure> {
+    let mut now = admit(call).await?;
+    let mut tried = Vec::with_capacity(ATTEMPTS);
+    let mut before = None;
+    loop {
+        let attempt = match Attempt::begin(call, None, &tried, now) {
+            Ok(attempt) => attempt,
+            // Why it was tried again tells more than why it was not once more.
+            Err(refusal) => return Err(before.unwrap_or(refusal)),
+        };
+        if before.is_some() {
+            call.service.metrics().retries_connect.inc();
+        }
+        tried.push(attempt.endpoint());
+        let failure = match attempt_to_connect(call, attempt, now).await {
+            Ok(connected) => return Ok(connected),
+            Err(failure) => failure,
+        };
+        now = call.worker.now();
+        if failure.reason == Reason::ShuttingDown || tried.len() == ATTEMPTS || call.deadline.is_over(now) {
+            return Err(failure);
+        }
+        if !has_other(&call.service, &tried) {
+            let pause = BACKOFF * tried.len() as u32;
+            match within(&call.worker, &call.alarm, None, call.deadline.head(), sleep(pause)).await {
+                Ok(()) => now = call.worker.now(),
+                Err(Interrupted::CutOff) => return Err(stopped()),
+                Err(_) => return Err(failure),
+            }
+        }
+        before = Some(failure);
+    }
+}
+
+/// Makes one attempt. The breaker knows its outcome when this returns.
+async fn attempt_to_connect(call: &Call, mut attempt: Attempt, started: Instant) -> Result<Connected, Failure> {
+    let worker = &call.worker;
+    let timeouts = &call.service.config().policy.timeout;
+    let by = Deadline::of_connect(call.deadline.of_attempt(started, timeouts), started, timeouts);
+    let target = attempt.target();
+    let failed = match within(worker, &call.alarm, Some(target), None, upstream::dial(target, by)).await {
+        Ok(Ok(stream)) => {
+            attempt.settle(worker.now(), Outcome::Ok);
+            let counted = attempt.keep_counted(worker);
+            return Ok(Connected { attempt, stream, counted });
+        }
+        Ok(Err(error)) => unconnected(&attempt, error),
+        Err(Interrupted::EndpointGone) => {
+            Failed { outcome: Outcome::Cancelled, failure: Failure::new(Reason::UpstreamReset, ENDPOINT_GONE) }
+        }
+        Err(Interrupted::CutOff | Interrupted::Deadline) => Failed { outcome: Outcome::Cancelled, failure: stopped() },
+    };
+    attempt.end(worker.now(), failed.outcome);
+    Err(failed.failure)
+}
+
+fn stopped() -> Failure {
+    Failure::new(Reason::ShuttingDown, "the sidecar stopped before an endpoint was connected")
+}
+
+/// Whether there is an endpoint in rotation that has not been tried.
+fn has_other(service: &Service, tried: &[SocketAddr]) -> bool {
+    service.endpoints().live().iter().any(|live| !live.is_draining() && !tried.contains(&live.endpoint().addr))
+}
+
+/// Carries bytes until the connection is over, and lets both sides know how it ended.
+async fn carry(mut call: Call, control: &Control, mut app: Stream, connected: Connected) {
+    let Connected { attempt, stream: mut endpoint, counted } = connected;
+    let worker = call.worker.clone();
+    let limits = Limits { silence: call.service.config().policy.timeout.idle, end: call.deadline.end() };
+    let (end, carried) = tunnel::carry(&worker, control, &attempt, &mut app, &mut endpoint, limits).await;
+    if end != End::Clean {
+        [&app, &endpoint].iter().for_each(|stream| tcp::reset_on_close(stream.tcp()));
+    }
+    // In this order: whoever gets the place finds the endpoint without the connection, and who sees the end of its
+    // connection finds the call counted.
+    drop((endpoint, counted));
+    call.note_tunnel(end, carried);
+    let now = worker.now();
+    let of_attempt = match end {
+        // The endpoint has no part in these.
+        End::AppReset | End::CutOff | End::EndpointGone => Outcome::Cancelled,
+        End::Clean | End::EndpointReset | End::Silence | End::Overdue => end.outcome(),
+    };
+    attempt.end(now, of_attempt);
+    call.end(now, end.outcome());
+    drop(app);
+}
