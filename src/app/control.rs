@@ -3,6 +3,7 @@
 use std::{
     net::TcpListener,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use tokio::{
@@ -28,6 +29,9 @@ use crate::{
     service::{Lifecycle, Table},
     telemetry::{AccessLog, Metrics},
 };
+
+/// How often to look whether certificates have changed on disk.
+const CERTIFICATES: Duration = Duration::from_secs(1);
 
 /// What the control thread takes over.
 pub(super) struct Parts {
@@ -102,6 +106,8 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
         Running { config, origin, listeners, metrics, access_log, table, workers: count, acceptor, wiring };
     let mut check = interval(file::EVERY);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut certificates = interval(CERTIFICATES);
+    certificates.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
     loop {
         tokio::select! {
@@ -118,6 +124,7 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
             Some(request) = asked.recv() => {
                 let _ = request.reply.send(reload::reload(&mut running).await);
             }
+            _ = certificates.tick() => running.table.current().refresh_certificates(&running.metrics),
             _ = check.tick() => match running.origin.as_mut().map(|origin| origin.file.look()) {
                 None | Some(Look::Same) => {}
                 Some(Look::Changing) => check.reset_after(file::AT_REST),

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
-use crate::{admin::socket::BindError, config::Problems};
+use crate::{admin::socket::BindError, config::Problems, net::tls::FileError};
 
 /// Why a sidecar cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,9 @@ pub enum Error {
     /// The admin socket cannot be had.
     #[error("{0}")]
     Admin(BindError),
+    /// Certificates or keys cannot be used.
+    #[error("{0}")]
+    Tls(FileError),
     /// The access log cannot be written.
     #[error("cannot open the access log: {0}")]
     AccessLog(io::Error),

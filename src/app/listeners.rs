@@ -86,11 +86,16 @@ impl Listeners {
         self.bound.get(&Entry::Shared).map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |bound| bound.actual)
     }
 
+    /// Where callers of our own app come in.
+    pub(super) fn inbound_addr(&self) -> Option<SocketAddr> {
+        self.bound.iter().find_map(|(entry, bound)| matches!(entry, Entry::Inbound).then_some(bound.actual))
+    }
+
     /// Where the services' own ports are.
     pub(super) fn service_addrs(&self) -> BTreeMap<ServiceName, SocketAddr> {
         let of_service = |(entry, bound): (&Entry, &Bound)| match entry {
             Entry::Service(name) => Some((name.clone(), bound.actual)),
-            Entry::Shared => None,
+            Entry::Shared | Entry::Inbound => None,
         };
         self.bound.iter().filter_map(of_service).collect()
     }
@@ -99,6 +104,7 @@ impl Listeners {
 fn error(entry: &Entry, addr: SocketAddr, source: io::Error) -> Error {
     match entry {
         Entry::Shared => Error::Bind { what: "listen.http", addr, source },
+        Entry::Inbound => Error::Bind { what: "inbound.listen", addr, source },
         Entry::Service(name) => Error::BindService { service: name.to_string(), addr, source },
     }
 }

@@ -84,6 +84,8 @@ pub struct Addresses {
     pub observe: SocketAddr,
     /// The services' own ports.
     pub services: BTreeMap<ServiceName, SocketAddr>,
+    /// The receiving side.
+    pub inbound: Option<SocketAddr>,
 }
 
 impl Sidecar {
@@ -113,10 +115,12 @@ impl Sidecar {
             http: listeners.shared_addr(),
             observe: observe.local_addr().map_err(Error::System)?,
             services: listeners.service_addrs(),
+            inbound: listeners.inbound_addr(),
         };
 
         let workers = workers::count(&config);
-        let services = Services::new(&config, &metrics, access_log.clone(), workers, None, now());
+        let services =
+            Services::new(&config, &metrics, access_log.clone(), workers, None, now()).map_err(Error::Tls)?;
         let table = Table::new(services);
         table.bound_to(addresses.http);
         let lifecycle = Lifecycle::new(table.clone());

@@ -44,14 +44,15 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
         false => Some(Discovery::new(&config.resolver, running.metrics.clone()).map_err(|error| error.to_string())?),
     };
     let access_log = access_log(running, &config)?;
+    let old = running.table.current().clone();
+    let services = Services::new(&config, &running.metrics, access_log.clone(), running.workers, Some(&old), now())
+        .map_err(|error| error.to_string())?;
 
     // From here on nothing fails.
     if let Some(origin) = &running.origin {
         origin.level.set(config.log.level);
     }
-    running.access_log = access_log.clone();
-    let old = running.table.current().clone();
-    let services = Services::new(&config, &running.metrics, access_log, running.workers, Some(&old), now());
+    running.access_log = access_log;
     running.table.replace(services);
     running.acceptor.change(removed, added, Some(config.limits.connections)).await;
     running.listeners = listeners;
@@ -106,6 +107,7 @@ fn summary(changes: &Changes) -> String {
     list("added", changes.added.iter().map(ToString::to_string).collect());
     list("removed", changes.removed.iter().map(ToString::to_string).collect());
     list("changed", changes.changed.iter().map(|(name, _)| name.to_string()).collect());
+    list("changed for callers", changes.inbound.then(|| "inbound".to_owned()).into_iter().collect());
     list("changed for all", changes.live.iter().map(ToString::to_string).collect());
     list("needs a restart", changes.restart.iter().map(ToString::to_string).collect());
     if parts.is_empty() {

@@ -31,12 +31,13 @@ impl Wiring {
 
     /// Watches every service of the config that is not watched yet.
     pub(super) fn watch(&mut self, config: &Config) {
-        for (name, settings) in &config.services {
+        let inbound = config.inbound.iter().map(|inbound| (&inbound.service.name, &inbound.service));
+        for (name, settings) in config.services.iter().chain(inbound) {
             if self.watched.contains_key(name) {
                 continue;
             }
             let subscription = self.discovery.watch(name, &settings.source);
-            if let Some(service) = self.table.current().find(name.as_str()) {
+            if let Some(service) = self.table.current().named(name.as_str()) {
                 let (nudge, snapshots) = (subscription.nudge.clone(), subscription.snapshots.clone());
                 service.link(Link { nudge, snapshots });
             }
@@ -78,7 +79,7 @@ impl Carry {
                 let found = snapshot.set.revision() > 0;
                 let denied = !found && snapshot.status.last_answer.is_some();
                 inherited_until = inherited_until.or_else(|| now().checked_add(self.hold)).filter(|_| denied);
-                if let Some(service) = self.table.current().find(self.name.as_str()) {
+                if let Some(service) = self.table.current().named(self.name.as_str()) {
                     service.discovered(&snapshot.set, now());
                 }
             }
@@ -89,7 +90,7 @@ impl Carry {
                     }
                 }
                 () = until(inherited_until) => {
-                    if let Some(service) = self.table.current().find(self.name.as_str()) {
+                    if let Some(service) = self.table.current().named(self.name.as_str()) {
                         service.none_discovered(now());
                     }
                     if subscription.snapshots.changed().await.is_err() {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::ServiceName,
-    service::view::{BreakerView, BulkheadView, ServiceView, SourceView},
+    service::view::{BreakerView, BulkheadView, EntryView, ServiceView, SourceView},
 };
 
 /// Which service.
@@ -68,9 +68,8 @@ fn render(view: &ServiceView) -> String {
     let mut line = |name: &str, value: &str| {
         writeln!(text, "  {name:<9} {}", printable(value)).expect("writing to memory cannot fail");
     };
-    line("entry", &format!("http://{} with Host {}", view.entry.shared, view.entry.hosts.join(" or ")));
-    if let Some(own) = view.entry.listen {
-        line("", &format!("http://{own}"));
+    for (n, way) in entry(&view.entry).iter().enumerate() {
+        line(if n == 0 { "entry" } else { "" }, way);
     }
     for (n, part) in source(&view.source).iter().enumerate() {
         line(if n == 0 { "source" } else { "" }, part);
@@ -89,6 +88,19 @@ fn render(view: &ServiceView) -> String {
         }
     }
     text
+}
+
+/// The ways in: by name on the shared port, which has no names for TCP and none for our own app; by the own port.
+fn entry(view: &EntryView) -> Vec<String> {
+    let EntryView { hosts, shared, listen } = view;
+    match (hosts.is_empty(), listen) {
+        (true, None) => vec!["callers of our own app come in at `inbound.listen`".into()],
+        (true, Some(own)) => vec![format!("tcp://{own}")],
+        (false, own) => {
+            let by_name = format!("http://{shared} with Host {}", hosts.join(" or "));
+            std::iter::once(by_name).chain(own.map(|own| format!("http://{own}"))).collect()
+        }
+    }
 }
 
 /// What the source is and how it does; then what is wrong with it.

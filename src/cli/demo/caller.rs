@@ -18,7 +18,9 @@ use tokio::{
 };
 
 use super::{
-    client::{self, Client},
+    cast::is_grpc,
+    client::{self, Client, ClientError},
+    grpc,
     statistics::{Ended, NoAnswer, Statistics},
 };
 
@@ -54,7 +56,7 @@ impl Calls {
 
     /// Calls and counts until it is dropped; `start` is the statistics' zero.
     pub(crate) async fn make(self, start: Instant, statistics: Arc<Mutex<Statistics>>) {
-        let client = Arc::new(Client::new(self.via));
+        let (client, grpc) = (Arc::new(Client::new(self.via)), Arc::new(grpc::Client::new(self.via)));
         let mut outstanding = JoinSet::new();
         for number in 0u64.. {
             let due = start + self.due(number);
@@ -69,13 +71,18 @@ impl Calls {
             }
             let late = lateness >= LATE;
             let began = if late { due } else { now };
-            let (client, statistics) = (Arc::clone(&client), Arc::clone(&statistics));
+            let (client, grpc, statistics) = (Arc::clone(&client), Arc::clone(&grpc), Arc::clone(&statistics));
             outstanding.spawn(async move {
-                let answer = timeout(PATIENCE, client.get(&name, "/")).await;
-                let (outcome, instance) = match answer {
-                    Ok(Ok(answer)) => {
-                        (Ok(client::outcome(answer.status(), answer.headers())), client::instance(answer.headers()))
+                let answer = timeout(PATIENCE, async {
+                    if !is_grpc(&name) {
+                        let answer = client.get(&name, "/").await?;
+                        return Ok((answer.status(), answer.into_parts().0.headers));
                     }
+                    let answer = grpc.call(&name).await?;
+                    Ok::<_, ClientError>((grpc::status(&answer), answer.into_parts().0.headers))
+                });
+                let (outcome, instance) = match answer.await {
+                    Ok(Ok((status, headers))) => (Ok(client::outcome(status, &headers)), client::instance(&headers)),
                     Ok(Err(_)) | Err(_) => (Err(NoAnswer), None),
                 };
                 let end = Instant::now();

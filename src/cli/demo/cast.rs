@@ -19,14 +19,33 @@ pub(crate) struct Role {
     pub endpoints: usize,
     /// How long the sidecar lets a call to it take.
     pub timeout: Duration,
+    /// Whether it is called by gRPC.
+    pub grpc: bool,
 }
 
 /// The three of them.
 pub(crate) const CAST: [Role; 3] = [
-    Role { name: "catalog", character: Character::Steady, endpoints: 3, timeout: Duration::from_millis(250) },
-    Role { name: "payments", character: Character::Flaky, endpoints: 2, timeout: Duration::from_millis(250) },
-    Role { name: "search", character: Character::Slow, endpoints: 2, timeout: Duration::from_secs(1) },
+    Role {
+        name: "catalog",
+        character: Character::Steady,
+        endpoints: 3,
+        timeout: Duration::from_millis(250),
+        grpc: false,
+    },
+    Role {
+        name: "payments",
+        character: Character::Flaky,
+        endpoints: 2,
+        timeout: Duration::from_millis(250),
+        grpc: false,
+    },
+    Role { name: "search", character: Character::Slow, endpoints: 2, timeout: Duration::from_secs(1), grpc: true },
 ];
+
+/// Whether the service of this name is called by gRPC.
+pub(crate) fn is_grpc(name: &str) -> bool {
+    CAST.iter().any(|role| role.name == name && role.grpc)
+}
 
 impl Role {
     /// Calls that may be outstanding, where that is not the default's business.

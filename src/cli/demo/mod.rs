@@ -21,6 +21,7 @@ mod cast;
 mod character;
 mod client;
 mod figures;
+mod grpc;
 mod histogram;
 mod parts;
 mod picture;
@@ -123,7 +124,7 @@ fn whole(args: &DemoArgs) -> Result<(), Failure> {
         let screen = Screen::take(args.lines)?;
         if matches!(screen, Screen::Lines) {
             say(&format!(
-                "catalog, payments and search through outrigger at http://{http}\n{}\n",
+                "catalog, payments and search (by gRPC) through outrigger at http://{http}\n{}\n",
                 hints(http, observe, &admin)
             ))?;
         }

@@ -11,7 +11,8 @@
 //! | `/delay/MS` | as `/`, after so many milliseconds, 60,000 at most |
 //! | `/bytes/N` | so many zero bytes, 1 GiB at most |
 //!
-//! Its [`Character`] comes first, whatever the path.
+//! Its [`Character`] comes first, whatever the path. Over HTTP/2 it also answers gRPC, with an empty message to
+//! whatever is asked.
 
 use std::{
     convert::Infallible,
@@ -26,19 +27,32 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, task::JoinSet, time::Instant};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
-use super::character::{Behaviour, Character};
+use super::{
+    character::{Behaviour, Character},
+    grpc,
+};
 
 /// The header that names the instance which answered.
 pub(crate) const INSTANCE: &str = "x-instance";
 /// Connections at once; the next one waits in the kernel's queue.
 const CONNECTIONS: usize = 4_096;
+/// How long a connection may take to say which HTTP it speaks.
+const FIRST_BYTES: Duration = Duration::from_secs(5);
 /// How long a hanging call is held before it gets a 503 after all.
 const HANG: Duration = Duration::from_secs(60);
 const LONGEST_DELAY_MS: u64 = 60_000;
@@ -87,6 +101,11 @@ impl Upstream {
                             async move { Ok::<_, Infallible>(upstream.answer(request).await) }
                         });
                         // A peer that breaks off or speaks nonsense ends its own connection and nothing else.
+                        if speaks_http2(&stream).await {
+                            let mut builder = http2::Builder::new(TokioExecutor::new());
+                            let _ = builder.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), answer).await;
+                            return;
+                        }
                         let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), answer).await;
                     });
                 }
@@ -113,6 +132,9 @@ impl Upstream {
                 plain(StatusCode::SERVICE_UNAVAILABLE, "hung on schedule\n")
             }
         };
+        if grpc::is_call(&head.headers) {
+            answer = in_grpc(answer.status());
+        }
         if let Ok(instance) = HeaderValue::from_str(&self.instance) {
             answer.headers_mut().insert(INSTANCE, instance);
         }
@@ -168,6 +190,8 @@ pub(crate) fn hostname() -> String {
 pub(crate) enum Content {
     Text(Option<Bytes>),
     Zeros(u64),
+    /// A message of gRPC, and its trailers.
+    Message(Option<Bytes>, Option<HeaderMap>),
 }
 
 impl Body for Content {
@@ -176,6 +200,8 @@ impl Body for Content {
 
     fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let data = match self.get_mut() {
+            Self::Message(message @ Some(_), _) => message.take(),
+            Self::Message(None, trailers) => return Poll::Ready(trailers.take().map(|all| Ok(Frame::trailers(all)))),
             Self::Text(text) => text.take().filter(|text| !text.is_empty()),
             Self::Zeros(0) => None,
             Self::Zeros(left) => {
@@ -188,15 +214,34 @@ impl Body for Content {
     }
 
     fn is_end_stream(&self) -> bool {
+        if let Self::Message(message, trailers) = self {
+            return message.is_none() && trailers.is_none();
+        }
         self.size_hint().exact() == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match self {
+            Self::Message(..) => return SizeHint::default(),
             Self::Text(text) => text.as_ref().map_or(0, |text| text.len() as u64),
             Self::Zeros(left) => *left,
         })
     }
+}
+
+/// Whether a connection begins with HTTP/2's preface, which no HTTP/1 request does.
+async fn speaks_http2(stream: &TcpStream) -> bool {
+    let mut first = [0; 3];
+    // One that stays silent is HTTP/1's to wait for.
+    matches!(timeout(FIRST_BYTES, stream.peek(&mut first)).await, Ok(Ok(3))) && first == *b"PRI"
+}
+
+/// The same answer as a gRPC service gives it: an empty message, and how it went in the trailers.
+fn in_grpc(status: StatusCode) -> Response<Content> {
+    let message = status.is_success().then(|| Bytes::from_static(grpc::EMPTY_MESSAGE));
+    let mut answer = Response::new(Content::Message(message, Some(grpc::trailers(status))));
+    answer.headers_mut().insert(header::CONTENT_TYPE, grpc::CONTENT_TYPE);
+    answer
 }
 
 /// Counts a body's bytes and drops them; what a broken one had until then.
@@ -225,10 +270,7 @@ fn is_passing(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpStream,
-    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 

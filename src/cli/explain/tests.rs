@@ -140,3 +140,12 @@ fn an_unknown_name_is_met_with_those_there_are() {
     let many: Vec<_> = (0..25).map(|n| ServiceView { name: format!("s{n}"), ..full() }).collect();
     assert!(unknown(&name("zzz"), &many).ends_with("s19, ..."));
 }
+
+#[test]
+fn the_shared_port_is_named_only_where_it_leads_to_the_service() {
+    let [own, shared] = [6379, 8470].map(|port| std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+    let tcp = EntryView { hosts: vec![], shared, listen: Some(own) };
+    assert_eq!(entry(&tcp), ["tcp://127.0.0.1:6379"]);
+    let inbound = EntryView { hosts: vec![], shared, listen: None };
+    assert_eq!(entry(&inbound), ["callers of our own app come in at `inbound.listen`"]);
+}
