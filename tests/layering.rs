@@ -17,7 +17,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("net", &["config", "policy", "model"]),
     ("discovery", &["config", "telemetry", "net", "policy", "model"]),
     ("upstream", &["net", "telemetry", "model"]),
-    ("service", &["upstream", "config", "telemetry", "policy", "model"]),
+    ("service", &["upstream", "net", "config", "telemetry", "policy", "model"]),
     ("proxy", &["service", "upstream", "config", "telemetry", "net", "policy", "model"]),
     ("admin", &["service", "config", "telemetry", "net", "policy", "model"]),
     ("app", EVERYTHING),

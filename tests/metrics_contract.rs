@@ -45,6 +45,7 @@ fn rendered() -> Listing {
     metrics.discovery_look("orders", SourceKind::Dns, LookResult::Changed);
     metrics.unattributed_calls();
     metrics.downstream_connections();
+    metrics.certificate_expires("orders", std::time::SystemTime::now());
     let text = String::from_utf8(metrics.render()).unwrap();
     let mut listing = Listing::new();
     for line in text.lines() {

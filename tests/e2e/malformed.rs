@@ -30,7 +30,7 @@ async fn bytes_that_are_no_request() {
     let client_hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x8f\r\n\r\n";
     let all: &[&[u8]] = &[
         client_hello,
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nXM\r\n\r\n",
         b"\0\0\0\0\0\0\r\n\r\n",
         b"hello\r\n\r\n",
         b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n",

@@ -263,7 +263,7 @@ async fn an_app_that_goes_away_before_its_answer() {
         drop(client);
         within("the endpoint's connection to be closed", seen.recv()).await.unwrap();
     }
-    assert_eq!(sidecar.attempts("a", "cancelled").await, 2);
+    eventually("both attempts to be counted", async || sidecar.attempts("a", "cancelled").await == 2).await;
     sidecar.settles("a", &[("cancelled", 2)]).await;
     eventually("every connection to go", async || sidecar.open("", "downstream").await == 0).await;
 }

@@ -2,17 +2,18 @@
 
 mod client;
 mod held;
-
+pub(crate) mod http2;
 pub(crate) mod origin;
 mod process;
 mod sidecar;
+pub(crate) mod tls;
 
 use std::{future::Future, time::Duration};
 
 pub(crate) use client::{Client, Reply};
 pub(crate) use held::Held;
 pub(crate) use origin::{Exchange, Origin, ok};
-pub(crate) use process::{Process, admin};
+pub(crate) use process::{Process, admin, free};
 pub(crate) use sidecar::Sidecar;
 
 /// How long anything may take before a test calls it lost. Generous: it only ever passes on failure.

@@ -200,6 +200,11 @@ fn address_of_its_own() -> IpAddr {
     Ipv4Addr::new(127, 64 + high % 64, low, NEXT.fetch_add(1, Ordering::Relaxed)).into()
 }
 
+/// A port that is free right now, at an address that nothing else uses.
+pub(crate) fn free() -> SocketAddr {
+    free_at(address_of_its_own())
+}
+
 fn free_at(ip: IpAddr) -> SocketAddr {
     TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
 }
