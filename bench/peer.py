@@ -1,7 +1,7 @@
 """The programs that are measured, each started from a template in `peers/` that anybody can read and contest.
 
 A peer is: where its binary is, how to start it on one core with one thread for traffic, and how to ask its version.
-`@PORT@`, `@ADMIN@`, `@ORIGIN@` and `@FOLDER@` are filled in; nothing else about a template changes.
+`@PORT@`, `@ADMIN@`, `@FOLDER@` and the origins' ports are filled in; nothing else about a template changes.
 """
 
 import os
@@ -15,7 +15,7 @@ TEMPLATES = pathlib.Path(__file__).resolve().parent / "peers"
 sys.path.insert(0, str(TEMPLATES.parents[1] / "tests/real"))
 import stage as real  # noqa: E402
 
-SERVICE = "orders"
+SERVICES = ("orders", "users", "greeter", "payments", "ledger")
 PEER_CORE, LOAD_CORE = 0, 1
 
 
@@ -24,33 +24,37 @@ class Direct:
 
     name, version, program = "no proxy", "", None
 
-    def __init__(self, origin):
-        self.port = origin
+    def __init__(self, origins):
+        self.port = origins.port
 
 
 class Peer:
-    """A running peer."""
+    """A running peer; one port for all cases."""
 
     def __init__(self, name, port, program, version):
-        self.name, self.port, self.program, self.version = name, port, program, version
+        self.name, self.program, self.version = name, program, version
+        self._port = port
+
+    def port(self, _case):
+        return self._port
 
 
-def start_peers(stage, origin, wanted):
+def start_peers(stage, origins, wanted):
     """Starts the wanted ones of the four that can be had here: (peers, {name: why it is missing})."""
     peers, missing = [], {}
     for name, start in (("outrigger", _outrigger), ("haproxy", _haproxy), ("nginx", _nginx), ("envoy", _envoy)):
         if name not in wanted:
             continue
         try:
-            peers.append(start(stage, origin))
+            peers.append(start(stage, origins.values()))
         except FileNotFoundError as e:
             missing[name] = str(e)
     return peers, missing
 
 
-def _outrigger(stage, origin):
+def _outrigger(stage, origins):
     port, admin = real.free_port(), real.free_port()
-    conf = stage.fill(TEMPLATES / "outrigger.yaml", PORT=port, ADMIN=admin, ORIGIN=origin)
+    conf = stage.fill(TEMPLATES / "outrigger.yaml", PORT=port, ADMIN=admin, **origins)
     binary = real.binary()
 
     def ready():
@@ -60,24 +64,24 @@ def _outrigger(stage, origin):
     return Peer("outrigger", port, program, _version([binary, "--version"]))
 
 
-def _haproxy(stage, origin):
-    port, binary = real.free_port(), _find("haproxy")
-    stage.write("haproxy.map", "orders orders\npayments payments\nusers users\n")
-    conf = stage.fill(TEMPLATES / "haproxy.cfg", PORT=port, ORIGIN=origin)
+def _haproxy(stage, origins):
+    port, binary = real.free_port(), find("haproxy")
+    stage.write("haproxy.map", "".join(f"{s} {s}\n" for s in SERVICES))
+    conf = stage.fill(TEMPLATES / "haproxy.cfg", PORT=port, **origins)
     program = stage.start_until("haproxy", [binary, "-db", "-f", conf], _answers(port), cpu=PEER_CORE)
     return Peer("haproxy", port, program, _version([binary, "-v"]))
 
 
-def _nginx(stage, origin):
-    port, binary = real.free_port(), _find("nginx")
-    conf = stage.fill(TEMPLATES / "nginx.conf", PORT=port, ORIGIN=origin)
+def _nginx(stage, origins):
+    port, binary = real.free_port(), find("nginx")
+    conf = stage.fill(TEMPLATES / "nginx.conf", PORT=port, **origins)
     program = stage.start_until("nginx", [binary, "-p", stage.folder, "-c", conf], _answers(port), cpu=PEER_CORE)
     return Peer("nginx", port, program, _version([binary, "-v"]))
 
 
-def _envoy(stage, origin):
+def _envoy(stage, origins):
     port, admin, binary = real.free_port(), real.free_port(), _find_envoy()
-    conf = stage.fill(TEMPLATES / "envoy.yaml", PORT=port, ADMIN=admin, ORIGIN=origin)
+    conf = stage.fill(TEMPLATES / "envoy.yaml", PORT=port, ADMIN=admin, **origins)
     # A base id of its own keeps its shared memory apart from any other Envoy's on this host.
     argv = [binary, "-c", conf, "--concurrency", 1, "--log-level", "error", "--base-id", os.getpid() % 30000 + 1]
     program = stage.start_until("envoy", argv, _answers(port), seconds=30, cpu=PEER_CORE)
@@ -85,13 +89,14 @@ def _envoy(stage, origin):
 
 
 def _answers(port):
-    return lambda: real.fetch(port, "/small", host=SERVICE)[0] == 200
+    return lambda: real.fetch(port, "/small", host=SERVICES[0])[0] == 200
 
 
-def _find(program):
+def find(program, package=None):
+    """Where it is; an error that names the Debian `package` when it is nowhere."""
     path = shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     if not path:
-        raise FileNotFoundError(f"{program} is not installed (Debian: apt-get install {program})")
+        raise FileNotFoundError(f"{program} is not installed (Debian: apt-get install {package or program})")
     return path
 
 

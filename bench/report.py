@@ -1,11 +1,12 @@
-"""From samples to one page of Markdown: medians over the rounds, and each peer's ratio to HAProxy."""
+"""From samples to one page of Markdown: medians over the rounds, each peer's ratio to HAProxy and Envoy, and whether
+outrigger is where it is meant to be."""
 
 import datetime
 import pathlib
 import platform
 import statistics
 
-REFERENCE = "haproxy"
+US, REFERENCES = "outrigger", {"haproxy": "HAProxy", "envoy": "Envoy"}
 
 
 def page(command, peers, missing, samples, memory, rounds, seconds):
@@ -14,22 +15,23 @@ def page(command, peers, missing, samples, memory, rounds, seconds):
         "# Benchmarks",
         "",
         "One run of `bench/run`: the peers side by side, each pinned to one core with one thread for traffic; the load"
-        " (wrk) and the origin (nginx) on another core. The configurations are in `bench/peers/`; access logs are off,"
-        " connections to the origin are kept, three services are configured.",
+        " (wrk, h2load for HTTP/2) and the origin (nginx, nghttpd for HTTP/2) on another core. The configurations are in"
+        " `bench/peers/`; access logs are off, connections to the origin are kept, five services are configured.",
         "",
         f"    {command}",
         "",
         f"- {datetime.date.today().isoformat()}, {machine()}",
         "- " + ", ".join(f"{p.name} {p.version}" for p in peers if p.program),
-        f"- {rounds} rounds of {seconds} s per case and peer, the peers taking turns; medians",
+        f"- {rounds} round{'s' if rounds > 1 else ''} of {seconds} s per case and peer, the peers taking turns; medians",
     ]
     out += [f"- {name} is missing: {why}" for name, why in missing.items()]
     for case, by_peer in samples.items():
         out += ["", f"## {case.title}", ""]
         out += table(
-            ["", "CPU µs per call", "to HAProxy", "calls/s", "p50 µs", "p99 µs", "its core busy", "errors"],
-            [_row(p.name, by_peer[p.name], by_peer.get(REFERENCE)) for p in peers],
+            ["", "CPU µs per call", *_TO.values(), "calls/s", "p50 µs", "p99 µs", "its core busy", "errors"],
+            [_row(p.name, by_peer) for p in peers if p.name in by_peer],
         )
+        out += _targets(case, by_peer)
     out += ["", "## Memory, MiB", ""]
     out += table(
         ["", "idle, resident", "idle, proportional", "peak, resident"],
@@ -47,27 +49,49 @@ NOTES = [
 ]
 
 
-def _row(name, samples, reference):
+_TO = {name: f"to {title}" for name, title in REFERENCES.items()}
+
+
+def _cost(samples):
+    """CPU per call; None without a proxy, and without samples."""
+    if not samples or samples[0].cpu_us is None:
+        return None
+    return statistics.median(s.cpu_us for s in samples)
+
+
+def _ratio(by_peer, name, reference):
+    one, other = _cost(by_peer.get(name)), _cost(by_peer.get(reference))
+    return one / other if one and other else None
+
+
+def _row(name, by_peer):
+    samples = by_peer[name]
+
     def median(of):
         return statistics.median(of(s) for s in samples)
 
-    cpu = ratio = busy = "–"
-    if samples[0].cpu_us is not None:
-        cost = median(lambda s: s.cpu_us)
-        cpu, busy = f"{cost:.1f}", f"{median(lambda s: s.busy):.0%}"
-        if reference:
-            ratio = f"{cost / statistics.median(s.cpu_us for s in reference):.2f}"
-    errors = sum(s.errors for s in samples)
+    cost = _cost(samples)
+    ratios = [_ratio(by_peer, name, reference) for reference in REFERENCES]
     return [
         name,
-        cpu,
-        ratio,
+        "–" if cost is None else f"{cost:.1f}",
+        *("–" if r is None else f"{r:.2f}" for r in ratios),
         f"{median(lambda s: s.per_second):,.0f}",
         f"{median(lambda s: s.p50_us):,.0f}",
         f"{median(lambda s: s.p99_us):,.0f}",
-        busy,
-        str(errors),
+        "–" if cost is None else f"{median(lambda s: s.busy):.0%}",
+        str(sum(s.errors for s in samples)),
     ]
+
+
+def _targets(case, by_peer):
+    """What the case is meant to show, and whether it did; nothing where it cannot tell."""
+    told = []
+    for reference, most in case.targets:
+        if (ratio := _ratio(by_peer, US, reference)) is not None:
+            met = "met" if ratio <= most else "missed"
+            told.append(f"at most {most:.2f} of {REFERENCES[reference]}'s CPU per call, is {ratio:.2f}: {met}")
+    return ["", f"Target: {'; '.join(told)}."] if told else []
 
 
 def table(head, rows):
