@@ -49,7 +49,7 @@ pub use self::{
 };
 use crate::{
     model::{ServiceName, SourceKind},
-    policy::{balance, breaker, bulkhead, deadline},
+    policy::{balance, breaker, bulkhead, deadline, ejection, failure_if, fallback, health, retry},
 };
 
 /// The whole configuration, as meant.
@@ -230,6 +230,20 @@ pub struct Policy {
     pub tls: Option<Tls>,
     /// Which web pages may call.
     pub cors: Option<Cors>,
+    /// Further attempts.
+    pub retry: Option<retry::Settings>,
+    /// A second attempt beside a slow first.
+    pub hedge: Option<retry::Hedge>,
+    /// Which endpoints are left out for a while.
+    pub ejection: Option<ejection::Settings>,
+    /// Active checks of the endpoints.
+    pub health_check: Option<health::Settings>,
+    /// What is answered instead of a failure; tried in this order.
+    pub fallback: Arc<[fallback::Step]>,
+    /// Whether identical calls at the same moment share one.
+    pub coalesce: bool,
+    /// What of an answer makes it a failure, beside its status.
+    pub failure_if: Option<failure_if::Settings>,
 }
 
 /// What is spoken to the endpoints of a service.

@@ -30,12 +30,20 @@ impl Leaves<'_> {
                 per_endpoint: self.read("bulkhead.per_endpoint", |text| {
                     if text == "off" { Ok(None) } else { number(text).map(Some) }
                 }),
+                adaptive: None,
             }),
             breaker: self.breaker(),
             balance: self.read("balance", balance),
             protocol,
             tls: self.is_on("tls").then(|| self.tls()),
             cors: self.is_on("cors").then(|| self.cors()),
+            retry: None,
+            hedge: None,
+            ejection: None,
+            health_check: None,
+            fallback: [].into(),
+            coalesce: false,
+            failure_if: None,
         }
     }
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 use super::queue::{Queue, Ticket};
 
 /// The limit on a service's outstanding calls.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Calls outstanding at once, over all workers. Default 100.
     pub max: u32,
@@ -31,11 +31,13 @@ pub struct Settings {
     pub wait: Duration,
     /// Attempts outstanding at once at one endpoint. Off by default.
     pub per_endpoint: Option<u32>,
+    /// How the limit follows the service's latency; `max` is its ceiling. Off by default.
+    pub adaptive: Option<super::adaptive::Settings>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max: 100, queue: 0, wait: Duration::from_millis(50), per_endpoint: None }
+        Self { max: 100, queue: 0, wait: Duration::from_millis(50), per_endpoint: None, adaptive: None }
     }
 }
 

@@ -8,19 +8,29 @@
 //! | policy | asks | file |
 //! |---|---|---|
 //! | deadline | how long may this still take? | `deadline` |
-//! | bulkhead | may one more call be outstanding? | `bulkhead`, with a `queue` |
+//! | bulkhead | may one more call be outstanding? | `bulkhead`, with a `queue`; its limit may be `adaptive` |
 //! | breaker | is the service worth trying? | `breaker`, over a `window` |
+//! | retry | is a failed attempt worth another? | `retry` |
+//! | ejection | which endpoints are left out for a while? | `ejection` |
+//! | health | what do questions of our own say? | `health` |
 //! | balance | which endpoint? | `balance` |
+//! | fallback | what is answered instead of a failure? | `fallback` |
+//! | failure_if | what of an answer says that it is none? | `failure_if` |
 //!
 //! Each file has the same order: the question it answers and its rules, `Settings`, the state with its
 //! data inside the variants, `admit` and `record`, a `View` for people, and the timelines that test it.
-//! Retries, ejection and fallback rules will join them, between breaker and balance.
 
+pub mod adaptive;
 pub mod balance;
 pub mod breaker;
 pub mod bulkhead;
 pub mod deadline;
+pub mod ejection;
+pub mod failure_if;
+pub mod fallback;
+pub mod health;
 mod queue;
+pub mod retry;
 mod window;
 
 /// A share of a whole, in percent: 0 to 100.

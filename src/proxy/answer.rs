@@ -23,6 +23,7 @@ use super::{
     connection::Peer,
     grpc,
     pause::Pause,
+    tap::Tap,
     tongue::{Heard, Tongue, outcome_of, unsaid},
     unread,
     upload::{self, Progress, Upload},
@@ -68,6 +69,8 @@ pub(super) struct Relayed {
     /// Runs while a half-open breaker waits for this answer.
     probe: Option<Pin<Box<Sleep>>>,
     bytes: u64,
+    /// Who listens.
+    taps: Vec<Tap>,
 }
 
 /// An attempt whose answer has begun.
@@ -101,13 +104,14 @@ pub(super) struct CutShort {
 
 impl Answer {
     /// Lets an endpoint's answer through.
-    pub(super) fn relay(body: Payload, call: Call, attempted: Relayable, peer: &Peer) -> Self {
+    pub(super) fn relay(body: Payload, call: Call, attempted: Relayable, taps: Vec<Tap>, peer: &Peer) -> Self {
         let Relayable { attempt, connection, progress: upload, heard } = attempted;
         let Heard { tongue, outcome, due } = heard;
         let (idle, end) = (call.service.config().policy.timeout.idle, call.deadline.end());
         let wire = peer.wire.clone();
         let rest = Rest { call, attempt, connection, upload, outcome };
         if body.is_end_stream() && !tongue.has_last_word() {
+            taps.into_iter().for_each(|tap| tap.complete(rest.outcome));
             rest.complete(0);
             peer.answer_ended();
             return Self::Empty;
@@ -132,6 +136,7 @@ impl Answer {
             total: None,
             probe,
             bytes: 0,
+            taps,
         }))
     }
 }
@@ -193,6 +198,7 @@ impl Relayed {
                 }
                 // Nothing follows trailers, and hyper does not ask for it.
                 let is_last = frame.is_trailers() || (self.body.is_end_stream() && !self.tongue.has_last_word());
+                self.taps.iter_mut().for_each(|tap| tap.frame(&frame));
                 let frame = self.tongue.tell(frame);
                 self.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
                 if is_last {
@@ -272,6 +278,7 @@ impl Relayed {
             if self.due {
                 rest.outcome = unsaid();
             }
+            self.taps.drain(..).for_each(|tap| tap.complete(rest.outcome));
             rest.complete(self.bytes);
             if let Some(wire) = &self.wire {
                 wire.answer_ended();
@@ -301,6 +308,7 @@ impl Relayed {
         why: &str,
         code: Option<h2::Reason>,
     ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        self.taps.clear();
         if let Some(rest) = self.rest.take() {
             rest.cut_short(self.bytes, call, attempt, why);
         }

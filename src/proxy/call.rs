@@ -253,7 +253,7 @@ fn relay(mut call: Call, attempted: Attempted, peer: &Peer, manner: &Manner) -> 
         // Such an answer is not meant to end, and a half-open breaker not meant to wait for that.
         relayable.attempt.settle(call.worker.now(), relayable.heard.outcome);
     }
-    Response::from_parts(head, Answer::relay(body, call, relayable, peer))
+    Response::from_parts(head, Answer::relay(body, call, relayable, Vec::new(), peer))
 }
 
 /// How much time the caller gives to a gRPC call. It bounds the whole of it.
