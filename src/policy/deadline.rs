@@ -64,6 +64,12 @@ impl Deadline {
         Self { head: earliest(self.head, limit), end: earliest(self.end, limit) }
     }
 
+    /// The same, but with the head of the answer there by `limit` at the latest.
+    #[must_use]
+    pub fn head_no_later_than(self, limit: Option<Instant>) -> Self {
+        Self { head: earliest(self.head, limit), ..self }
+    }
+
     /// When the head of the answer must be there.
     pub fn head(&self) -> Option<Instant> {
         self.head

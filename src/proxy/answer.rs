@@ -22,6 +22,7 @@ use super::{
     call::{self, Call},
     connection::Peer,
     grpc,
+    hold::Flow,
     pause::Pause,
     tap::Tap,
     tongue::{Heard, Tongue, outcome_of, unsaid},
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::{
     model::{Outcome, Reason},
-    upstream::{Connection, Payload},
+    upstream::Connection,
 };
 
 /// How long a half-open breaker waits for the end of its probe's answer. A download may take an hour; one that
@@ -51,7 +52,7 @@ pub(super) enum Answer {
 
 #[derive(Debug)]
 pub(super) struct Relayed {
-    body: Payload,
+    body: Flow,
     tongue: Tongue,
     /// A grpc-status has yet to come.
     due: bool,
@@ -104,9 +105,9 @@ pub(super) struct CutShort {
 
 impl Answer {
     /// Lets an endpoint's answer through.
-    pub(super) fn relay(body: Payload, call: Call, attempted: Relayable, taps: Vec<Tap>, peer: &Peer) -> Self {
+    pub(super) fn relay(body: Flow, call: Call, attempted: Relayable, taps: Vec<Tap>, peer: &Peer) -> Self {
         let Relayable { attempt, connection, progress: upload, heard } = attempted;
-        let Heard { tongue, outcome, due } = heard;
+        let Heard { tongue, outcome, due, .. } = heard;
         let (idle, end) = (call.service.config().policy.timeout.idle, call.deadline.end());
         let wire = peer.wire.clone();
         let rest = Rest { call, attempt, connection, upload, outcome };
@@ -182,7 +183,7 @@ impl Relayed {
         if rest.attempt.is_cut() {
             return self.cut(cx, Outcome::Failed(Reason::UpstreamReset), Outcome::Cancelled, ENDPOINT_GONE, None);
         }
-        let frame = rest.connection.poll_frame(&mut self.body, cx);
+        let frame = self.body.poll_frame(&mut rest.connection, cx);
         let fault = rest.upload.as_ref().and_then(|upload| upload.failure());
         self.poll_probe(cx);
         let Some(rest) = &mut self.rest else { return Poll::Ready(self.cut.take()) };

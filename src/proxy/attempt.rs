@@ -10,21 +10,22 @@ use std::{
 };
 
 use http::Response;
-use hyper::upgrade::OnUpgrade;
 
 use super::{
     Failure,
     alarm::Alarm,
     answer::Relayable,
+    asked::Asked,
     call::Call,
-    exchange::{self, Outgoing},
+    exchange::{self, Bounds, Exchanged},
+    hold::{self, Flow},
     upload::Progress,
     worker::Worker,
 };
 use crate::{
     model::{Judgement, Outcome, Reason},
     service::{Live, Service, Slot, Trial},
-    upstream::{Open, Payload, Target},
+    upstream::{Open, Target},
 };
 
 /// What an attempt holds while it lasts: its endpoint's slot and the breaker's trial. Its outcome is known
@@ -39,26 +40,28 @@ pub(super) struct Attempt {
 
 /// An attempt that has the head of its answer.
 pub(super) struct Attempted {
-    pub(super) response: Response<Payload>,
+    pub(super) response: Response<Flow>,
     pub(super) relayable: Relayable,
-    /// The endpoint has changed protocols as it was asked to; this is the app's side of it.
-    pub(super) upgrade: Option<OnUpgrade>,
 }
 
 /// How an attempt failed, to the service's record and to the caller: the two differ where the app is to blame.
 pub(super) struct Failed {
     pub(super) outcome: Outcome,
     pub(super) failure: Failure,
+    /// The endpoint has seen nothing of the request, or says that it has not looked at it.
+    pub(super) unsent: bool,
+}
+
+impl Failed {
+    /// A failure that says nothing about the service.
+    pub(super) fn of_nobody(failure: Failure) -> Self {
+        Self { outcome: Outcome::Cancelled, failure, unsent: false }
+    }
 }
 
 impl Attempt {
     /// Asks the breaker for leave, and picks an endpoint, other than those that have been `tried` where there is one.
-    pub(super) fn begin(
-        call: &mut Call,
-        key: Option<u64>,
-        tried: &[SocketAddr],
-        now: Instant,
-    ) -> Result<Self, Failure> {
+    pub(super) fn begin(call: &Call, key: Option<u64>, tried: &[SocketAddr], now: Instant) -> Result<Self, Failure> {
         let service = call.service.clone();
         let trial = match service.breaker() {
             Some(breaker) => Some(breaker.admit(now).map_err(|open| Failure {
@@ -69,10 +72,8 @@ impl Attempt {
         };
         let slot = pick(&call.worker, &service, key, tried, now)?;
         let attempt = Self { service, slot, trial, ended: false };
-        call.attempts += 1;
-        if let Some(note) = call.note() {
-            note.endpoint = Some(attempt.endpoint());
-        }
+        call.attempts.set(call.attempts.get() + 1);
+        call.endpoint.set(Some(attempt.endpoint()));
         Ok(attempt)
     }
 
@@ -118,6 +119,21 @@ impl Attempt {
         self.slot.live().target().is_cut()
     }
 
+    /// The head of its answer has come.
+    fn answered(self, worker: &Worker, asked: &Asked, exchanged: Exchanged) -> Attempted {
+        let Exchanged { response, connection, heard, sent } = exchanged;
+        if heard.outcome.judgement() == Judgement::Success {
+            // A failure that comes fast must not make its endpoint look like a fast one, nor a connection
+            // that had to be opened like a slow one.
+            let now = worker.now();
+            let took = now.saturating_duration_since(sent);
+            self.slot.observe(now, took);
+            self.service.answered(took);
+        }
+        let progress = asked.terms.progress.clone();
+        Attempted { response, relayable: Relayable { attempt: self, connection, progress, heard } }
+    }
+
     /// The attempt is over: breaker and metrics learn its outcome, the slot is free.
     pub(super) fn end(mut self, now: Instant, outcome: Outcome) {
         self.finish(now, outcome);
@@ -140,41 +156,37 @@ impl Drop for Attempt {
     }
 }
 
-/// Makes one attempt, up to the head of its answer.
-pub(super) async fn run(call: &mut Call, outgoing: Outgoing, started: Instant) -> Result<Attempted, Failure> {
-    let worker = call.worker.clone();
-    let attempt = Attempt::begin(call, outgoing.terms.hash_key, &[], started)?;
-    let deadline = call.deadline.of_attempt(started, &attempt.service.config().policy.timeout);
-    let progress = outgoing.terms.progress.clone();
-    let target = attempt.target();
-    let exchange = exchange::exchange(&worker, &attempt, outgoing, started, (call.deadline, deadline));
-    let failed = match within(&worker, &call.alarm, Some(target), deadline, exchange).await {
-        Ok(Ok(exchanged)) => {
-            if exchanged.heard.outcome.judgement() == Judgement::Success {
-                // A failure that comes fast must not make its endpoint look like a fast one, nor a connection
-                // that had to be opened like a slow one.
-                let now = worker.now();
-                attempt.slot.observe(now, now.saturating_duration_since(exchanged.sent));
-            }
-            let (response, relayable, upgrade) = exchanged.into_parts(attempt);
-            return Ok(Attempted { response, relayable, upgrade });
-        }
+/// Carries out an attempt, up to the head of its answer; `number` counts the attempts of its call from 1.
+pub(super) async fn run(
+    call: &Call,
+    attempt: Attempt,
+    asked: &Asked,
+    alarm: &Alarm,
+    number: u32,
+    started: Instant,
+) -> Result<Attempted, Failed> {
+    let worker = &call.worker;
+    let head = call.deadline.of_attempt(started, &attempt.service.config().policy.timeout);
+    let bounds = Bounds { call: call.deadline, head, number };
+    let exchange = async {
+        let exchanged = exchange::exchange(worker, &attempt, asked, bounds, started).await?;
+        hold::until_judged(exchanged, &attempt, asked).await
+    };
+    let failed = match within(worker, alarm, Some(attempt.target()), head, exchange).await {
+        Ok(Ok(exchanged)) => return Ok(attempt.answered(worker, asked, exchanged)),
         Ok(Err(failed)) => failed,
-        Err(Interrupted::Deadline) => overdue(&attempt, progress.as_deref()),
-        Err(Interrupted::CutOff) => Failed {
-            outcome: Outcome::Cancelled,
-            failure: Failure::new(Reason::ShuttingDown, "the sidecar stopped before the answer came"),
-        },
-        Err(Interrupted::EndpointGone) => {
-            Failed { outcome: Outcome::Cancelled, failure: Failure::new(Reason::UpstreamReset, ENDPOINT_GONE) }
+        Err(Interrupted::Deadline) => overdue(&attempt, asked.terms.progress.as_deref()),
+        Err(Interrupted::CutOff) => {
+            Failed::of_nobody(Failure::new(Reason::ShuttingDown, "the sidecar stopped before the answer came"))
         }
+        Err(Interrupted::EndpointGone) => Failed::of_nobody(Failure::new(Reason::UpstreamReset, ENDPOINT_GONE)),
     };
     let now = worker.now();
     if failed.outcome == Outcome::Failed(Reason::RequestTimeout) {
         attempt.slot.observe(now, now.saturating_duration_since(started));
     }
     attempt.end(now, failed.outcome);
-    Err(failed.failure)
+    Err(failed)
 }
 
 /// The deadline passed. Whoever the exchange waited for is to blame: a service is not judged by an app that
@@ -182,10 +194,11 @@ pub(super) async fn run(call: &mut Call, outgoing: Outgoing, started: Instant) -
 fn overdue(attempt: &Attempt, progress: Option<&Progress>) -> Failed {
     if progress.is_some_and(Progress::waits_for_app) {
         let detail = "the app did not finish its request body in time";
-        return Failed { outcome: Outcome::Cancelled, failure: Failure::new(Reason::RequestTimeout, detail) };
+        return Failed::of_nobody(Failure::new(Reason::RequestTimeout, detail));
     }
     let detail = format!("{} did not answer in time", attempt.endpoint());
-    Failed { outcome: Outcome::Failed(Reason::RequestTimeout), failure: Failure::new(Reason::RequestTimeout, detail) }
+    let failure = Failure::new(Reason::RequestTimeout, detail);
+    Failed { outcome: Outcome::Failed(Reason::RequestTimeout), failure, unsent: false }
 }
 
 /// Chooses an endpoint that may take one more attempt.

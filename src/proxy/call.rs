@@ -1,13 +1,9 @@
 //! One call, from its head to its outcome: the order of the policies stands here.
 
-use std::{
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
 use http::{
-    HeaderMap, HeaderValue, Request, Response, Version,
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
     header::{EXPECT, VIA},
     request::Parts,
 };
@@ -18,22 +14,20 @@ use super::{
     Failure,
     alarm::Lent,
     answer::Answer,
+    asked::{Asked, Terms},
     attempt::{self, Attempted},
     connection::Peer,
+    deadlines::{ATTEMPT, Limit},
     entry::{self, Routed},
-    exchange::{Outgoing, Terms},
     gate::Gate,
-    grpc::{
-        Dialect,
-        timeout::{self, GRPC_TIMEOUT},
-    },
+    grpc::Dialect,
     head_scan::HeadFault,
     headers,
     http1::HEAD_TOO_LARGE,
     local_reply,
     manner::{Manner, preflight},
     note::Note,
-    tunnel, upgrade,
+    retry, tunnel, upgrade,
     upload::{Upload, UploadFailure},
     worker::Worker,
 };
@@ -49,7 +43,9 @@ use crate::{
 pub(super) struct Call {
     pub(super) service: Arc<Service>,
     pub(super) deadline: Deadline,
-    pub(super) attempts: u32,
+    /// How many attempts there have been, and where the last one went.
+    pub(super) attempts: Cell<u32>,
+    pub(super) endpoint: Cell<Option<SocketAddr>>,
     pub(super) worker: Rc<Worker>,
     started: Instant,
     permit: Option<Permit>,
@@ -77,8 +73,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
     let mut manner = Manner::of(&head);
     manner.cors_of(&service, &head.headers);
     let mut call = Call::begin(worker, service, started, note);
-    if let Some(limit) = callers_limit(manner.dialect, &head.headers) {
-        call.deadline = call.deadline.no_later_than(started.checked_add(limit));
+    for limit in Limit::of(manner.dialect, &head.headers).into_iter().flatten() {
+        call.deadline = limit.shorten(call.deadline, started);
     }
     if let Some(reply) = preflight(&call, &head) {
         peer.answer_ended();
@@ -86,9 +82,9 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
         call.end(now, Outcome::Ok);
         return reply;
     }
-    let outgoing = prepare(&mut call, peer, head, body, host_names_service, manner.dialect);
-    match journey(&mut call, outgoing).await {
-        Ok(attempted) => relay(call, attempted, peer, &manner),
+    let asked = prepare(&mut call, peer, head, body, host_names_service, manner.dialect);
+    match journey(&mut call, &asked).await {
+        Ok(attempted) => relay(call, asked, attempted, peer, &manner),
         // A fallback, once there are any, is tried here.
         Err(failure) => {
             peer.answer_ended();
@@ -166,7 +162,7 @@ fn prepare(
     body: Incoming,
     host_names_service: bool,
     dialect: Dialect,
-) -> Outgoing {
+) -> Asked {
     let policy = &call.service.config().policy;
     let hash_key = match &policy.balance {
         balance::Settings::Hash(key) => hash_key(key, &head),
@@ -185,20 +181,23 @@ fn prepare(
         let expects = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let (gate, key) = expects.then(Gate::closed).unzip();
         let (upload, progress) = Upload::streaming(body, peer.wire.as_ref(), policy.timeout.idle, gate);
+        if let Some(retry) = &policy.retry {
+            upload.keep(retry.body);
+        }
         (upload, Some(progress), key)
     };
     if let Some(note) = &mut call.note {
         note.upload = progress.clone();
     }
-    let terms = Terms { progress, host_names_service, hash_key, upgrade, expects, dialect, version, web: None };
-    Outgoing { head, upload, terms }
+    let callers_attempt = head.headers.get(ATTEMPT).and_then(|number| number.to_str().ok()?.parse().ok());
+    let terms = Terms { progress, host_names_service, hash_key, upgrade, expects, dialect, version, callers_attempt };
+    Asked { head, upload, terms }
 }
 
 /// The policies, in their order. Whatever is refused or fails on the way leaves as a [`Failure`].
-async fn journey(call: &mut Call, outgoing: Outgoing) -> Result<Attempted, Failure> {
+async fn journey(call: &mut Call, asked: &Asked) -> Result<Attempted, Failure> {
     let now = admit(call).await?;
-    // Retries, once there are any, loop here: each attempt asks the breaker again.
-    attempt::run(call, outgoing, now).await
+    retry::run(call, asked, now).await
 }
 
 /// Waits for the call's place in the bulkhead; the time by then.
@@ -229,9 +228,17 @@ pub(super) async fn admit(call: &mut Call) -> Result<Instant, Failure> {
 }
 
 /// Hands the answer's head to the app, and the rest of the call to the answer's body.
-fn relay(mut call: Call, attempted: Attempted, peer: &Peer, manner: &Manner) -> Response<Answer> {
-    let Attempted { response, mut relayable, upgrade } = attempted;
+fn relay(mut call: Call, asked: Asked, attempted: Attempted, peer: &Peer, manner: &Manner) -> Response<Answer> {
+    let Attempted { response, mut relayable } = attempted;
     let (mut head, body) = response.into_parts();
+    let upgrade = asked.terms.upgrade.filter(|_| head.status == StatusCode::SWITCHING_PROTOCOLS);
+    if let Some(progress) = &relayable.progress {
+        progress.answer_begun();
+    }
+    if upgrade.is_some() || relayable.progress.as_ref().is_some_and(|upload| !upload.has_ended()) {
+        // The upload must go on whether or not the app reads the answer.
+        relayable.connection.detach();
+    }
     let hop = headers::strip_hop(&mut head.headers);
     let close_delimited = manner.version < Version::HTTP_11 && body.size_hint().exact().is_none();
     // The version tells hyper, too, whether it may promise to keep the connection of an HTTP/1.0 app.
@@ -239,7 +246,6 @@ fn relay(mut call: Call, attempted: Attempted, peer: &Peer, manner: &Manner) -> 
     manner.decorate(&call, &mut head.headers);
     if let Some(note) = &mut call.note {
         note.status = Some(head.status.as_u16());
-        note.endpoint = Some(relayable.attempt.endpoint());
     }
     if let (Some(downstream), Some(protocol)) = (upgrade, hop.upgrade) {
         headers::ask_upgrade(&mut head.headers, protocol);
@@ -254,11 +260,6 @@ fn relay(mut call: Call, attempted: Attempted, peer: &Peer, manner: &Manner) -> 
         relayable.attempt.settle(call.worker.now(), relayable.heard.outcome);
     }
     Response::from_parts(head, Answer::relay(body, call, relayable, Vec::new(), peer))
-}
-
-/// How much time the caller gives to a gRPC call. It bounds the whole of it.
-fn callers_limit(dialect: Dialect, headers: &HeaderMap) -> Option<Duration> {
-    headers.get(GRPC_TIMEOUT).filter(|_| dialect.is_grpc()).and_then(timeout::parse)
 }
 
 /// Server-sent events (HTML Living Standard §9.2).
@@ -290,8 +291,12 @@ impl Call {
     /// A call that began at `started`.
     pub(super) fn begin(worker: &Rc<Worker>, service: Arc<Service>, started: Instant, note: Option<Box<Note>>) -> Self {
         let deadline = Deadline::starting(started, &service.config().policy.timeout);
+        if let Some(retries) = service.retries() {
+            retries.call_began();
+        }
         let (worker, alarm) = (worker.clone(), worker.alarms.lend());
-        Self { service, deadline, attempts: 0, worker, started, permit: None, alarm, note, ended: false }
+        let (attempts, endpoint) = (Cell::new(0), Cell::new(None));
+        Self { service, deadline, attempts, endpoint, worker, started, permit: None, alarm, note, ended: false }
     }
 
     /// The call is over: its place in the bulkhead is free, its outcome counted and logged.
@@ -338,8 +343,9 @@ impl Call {
         self.permit = None;
         let took = now.saturating_duration_since(self.started);
         self.service.call_ended(outcome, took);
-        if let Some(note) = &self.note {
-            note.record(Some(self.service.name().as_str()), outcome, took, self.attempts);
+        if let Some(note) = &mut self.note {
+            note.endpoint = self.endpoint.get();
+            note.record(Some(self.service.name().as_str()), outcome, took, self.attempts.get());
         }
     }
 }

@@ -14,9 +14,13 @@
 //! | serve one connection of an app | `connection`, watching the bytes in `wire` and `head_scan` |
 //! | find the service | `entry` |
 //! | carry one call from its head to its outcome | `call`: the order of the policies stands there |
-//! | try one endpoint | `attempt` |
+//! | keep what was asked, for each attempt to send | `asked` |
+//! | go from attempt to attempt | `retry`, with a second one beside a slow first in `hedge` |
+//! | try one endpoint | `attempt`, by an `exchange` |
+//! | hold an answer back until it is judged | `hold` |
 //! | let bodies through, with their limits and their end | `upload`, `answer` |
 //! | time out: one timer a connection | `alarm` |
+//! | obey callers' deadlines, and pass on what is left | `deadlines` |
 //! | headers that concern one connection only | `headers` |
 //! | gRPC and gRPC-Web | `grpc` |
 //! | pages of other origins | `cors` |
@@ -31,16 +35,16 @@
 //! when the body of its answer has ended, so [`call::Call`] travels inside that body; whatever it holds (a
 //! bulkhead's permit, a breaker's trial, an endpoint's slot) comes back when it drops.
 //!
-//! Retries will loop round `attempt` in `call`, and fallbacks stand between a failure and its local reply,
-//! in the same file.
 
 mod alarm;
 mod answer;
+mod asked;
 mod attempt;
 mod call;
 mod coalesce;
 mod connection;
 mod cors;
+mod deadlines;
 mod entry;
 mod exchange;
 mod fallback;
@@ -50,6 +54,8 @@ mod gate;
 mod grpc;
 mod head_scan;
 mod headers;
+mod hedge;
+mod hold;
 mod http1;
 mod http2;
 mod inbound;
@@ -58,6 +64,7 @@ mod local_reply;
 mod manner;
 mod note;
 mod pause;
+mod retry;
 mod sniff;
 mod stall;
 mod tap;

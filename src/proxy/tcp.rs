@@ -11,7 +11,6 @@
 
 use std::{
     future::{Future as _, poll_fn},
-    net::SocketAddr,
     pin::pin,
     rc::Rc,
     sync::Arc,
@@ -133,7 +132,7 @@ async fn connect(call: &mut Call) -> Result<Connected, Failure> {
         if failure.reason == Reason::ShuttingDown || tried.len() == ATTEMPTS || call.deadline.is_over(now) {
             return Err(failure);
         }
-        if !has_other(&call.service, &tried) {
+        if !call.service.has_other(&tried) {
             let pause = BACKOFF * tried.len() as u32;
             match within(&call.worker, &call.alarm, None, call.deadline.head(), sleep(pause)).await {
                 Ok(()) => now = call.worker.now(),
@@ -158,10 +157,8 @@ async fn attempt_to_connect(call: &Call, mut attempt: Attempt, started: Instant)
             return Ok(Connected { attempt, stream, counted });
         }
         Ok(Err(error)) => unconnected(&attempt, error),
-        Err(Interrupted::EndpointGone) => {
-            Failed { outcome: Outcome::Cancelled, failure: Failure::new(Reason::UpstreamReset, ENDPOINT_GONE) }
-        }
-        Err(Interrupted::CutOff | Interrupted::Deadline) => Failed { outcome: Outcome::Cancelled, failure: stopped() },
+        Err(Interrupted::EndpointGone) => Failed::of_nobody(Failure::new(Reason::UpstreamReset, ENDPOINT_GONE)),
+        Err(Interrupted::CutOff | Interrupted::Deadline) => Failed::of_nobody(stopped()),
     };
     attempt.end(worker.now(), failed.outcome);
     Err(failed.failure)
@@ -169,11 +166,6 @@ async fn attempt_to_connect(call: &Call, mut attempt: Attempt, started: Instant)
 
 fn stopped() -> Failure {
     Failure::new(Reason::ShuttingDown, "the sidecar stopped before an endpoint was connected")
-}
-
-/// Whether there is an endpoint in rotation that has not been tried.
-fn has_other(service: &Service, tried: &[SocketAddr]) -> bool {
-    service.endpoints().live().iter().any(|live| !live.is_draining() && !tried.contains(&live.endpoint().addr))
 }
 
 /// Carries bytes until the connection is over, and lets both sides know how it ended.

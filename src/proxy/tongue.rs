@@ -13,6 +13,7 @@ use super::grpc::{
     status::{self, code},
     web::{Encoder, WebCall},
 };
+use super::retry::Pushback;
 use crate::model::Outcome;
 
 /// How the rest of an answer is read, and told to the app.
@@ -34,6 +35,10 @@ pub(super) struct Heard {
     pub(super) outcome: Outcome,
     /// A grpc-status has yet to come.
     pub(super) due: bool,
+    /// The grpc-status, once it has come.
+    pub(super) code: Option<u16>,
+    /// How long the endpoint wants to be left alone, where its trailers say so.
+    pub(super) pushback: Option<Pushback>,
 }
 
 impl Heard {
@@ -55,7 +60,7 @@ impl Heard {
                 None => Tongue::Http,
             },
         };
-        Self { tongue, outcome, due: awaited && !ended }
+        Self { tongue, outcome, due: awaited && !ended, code: stated, pushback: None }
     }
 }
 
@@ -97,6 +102,11 @@ impl Tongue {
 /// What trailers say of a call, if they do.
 pub(super) fn outcome_of(trailers: &HeaderMap) -> Option<Outcome> {
     status::of(trailers).map(Outcome::of_grpc)
+}
+
+/// The grpc-status that trailers carry.
+pub(super) fn code_of(trailers: &HeaderMap) -> Option<u16> {
+    status::of(trailers)
 }
 
 /// What a gRPC call amounts to that ends without a grpc-status.

@@ -17,6 +17,7 @@ mod endpoint;
 mod inbound;
 mod lifecycle;
 mod picture;
+mod retry;
 mod table;
 mod tls;
 pub mod view;
@@ -34,6 +35,7 @@ pub use bulkhead::{Bulkhead, BulkheadFull, Permit};
 pub use endpoint::{Live, LiveSet, Slot};
 pub use inbound::Inbound;
 pub use lifecycle::{Lifecycle, Readiness};
+pub use retry::Retries;
 pub use table::{ForceError, Services, Table, Traffic};
 
 use crate::{
@@ -67,6 +69,7 @@ pub struct Service {
     metrics: ServiceMetrics,
     bulkhead: Option<Arc<Bulkhead>>,
     breaker: Option<Arc<Breaker>>,
+    retries: Option<Arc<Retries>>,
     endpoints: Arc<Endpoints>,
     tls: Option<Arc<Client>>,
     /// One a worker, each locked by its own worker alone.
@@ -140,6 +143,15 @@ impl Service {
                 None => Arc::new(Breaker::new(config.name.clone(), settings.clone(), &metrics, now)),
             }
         });
+        // Hedges are paid from the same budget, with or without retries.
+        let settings = policy.retry.clone().or_else(|| policy.hedge.map(|_| Default::default()));
+        let retries = settings.map(|settings| match old.and_then(|old| old.retries.clone()) {
+            Some(retries) => {
+                retries.reconfigure(settings);
+                retries
+            }
+            None => Arc::new(Retries::new(settings, now)),
+        });
         let endpoints = match old.filter(|old| old.config.source == config.source) {
             Some(old) if same_tls(old.tls.as_ref(), tls.as_ref()) => old.endpoints.clone(),
             // Connections to the same endpoints, but of another kind.
@@ -159,7 +171,7 @@ impl Service {
             }),
         };
         let balancers = (0..workers).map(|_| Mutex::new(Balancer::new(&config.policy.balance))).collect();
-        Self { config, metrics, bulkhead, breaker, endpoints, tls, balancers }
+        Self { config, metrics, bulkhead, breaker, retries, endpoints, tls, balancers }
     }
 
     /// Picks the endpoint of an attempt for a worker, and counts the attempt there. `key` is the hash of what
@@ -206,6 +218,12 @@ impl Service {
         })
     }
 
+    /// Whether an endpoint is in rotation that is not among those `tried`.
+    pub fn has_other(&self, tried: &[SocketAddr]) -> bool {
+        let set = self.endpoints.live.load();
+        set.live().iter().any(|live| !live.is_draining() && !tried.contains(&live.endpoint().addr))
+    }
+
     /// Its configuration.
     pub fn config(&self) -> &config::Service {
         &self.config
@@ -229,6 +247,11 @@ impl Service {
     /// Its breaker, unless that is off.
     pub fn breaker(&self) -> Option<&Arc<Breaker>> {
         self.breaker.as_ref()
+    }
+
+    /// What its retries and hedges share, unless both are off.
+    pub fn retries(&self) -> Option<&Arc<Retries>> {
+        self.retries.as_ref()
     }
 
     /// Its endpoints, right now.
@@ -280,6 +303,15 @@ impl Service {
     /// Retires every endpoint, for a service that is gone or has another source now.
     pub fn retire_endpoints(&self, now: Instant) {
         self.endpoints.live.load().live().iter().for_each(|endpoint| endpoint.retire(now));
+    }
+
+    /// An answer began so long after its request went out.
+    pub fn answered(&self, took: Duration) {
+        if let (Some(retries), Some(crate::policy::retry::Hedge::Percentile(_))) =
+            (&self.retries, self.config.policy.hedge)
+        {
+            retries.answered(took);
+        }
     }
 
     /// Counts a call that ended.

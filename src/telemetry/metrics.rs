@@ -40,6 +40,7 @@ struct Families {
     bulkhead_in_flight: IntGaugeVec,
     bulkhead_limit: IntGaugeVec,
     retries: IntCounterVec,
+    retry_budget_exhausted: IntCounterVec,
     endpoints: IntGaugeVec,
     discovery_updates: IntCounterVec,
     discovery_age: GaugeVec,
@@ -105,6 +106,10 @@ impl Side {
     }
 }
 
+/// What makes a further attempt necessary; the `reason` label of `outrigger_retries_total`.
+pub const RETRY_REASONS: [&str; 8] =
+    ["connect", "reset", "timeout", "status", "grpc", "hedge", "reused_connection", "refused"];
+
 impl Metrics {
     /// Registers every metric in a registry of its own.
     pub fn new() -> Self {
@@ -152,6 +157,12 @@ impl Metrics {
                 "outrigger_retries_total",
                 "Attempts after a call's first, by what made them necessary.",
                 &["service", "reason"],
+            ),
+            retry_budget_exhausted: counters(
+                &registry,
+                "outrigger_retry_budget_exhausted_total",
+                "Attempts that were not made because the budget bore no more.",
+                &["service"],
             ),
             endpoints: gauges(&registry, "outrigger_endpoints", "Endpoints, by state.", &["service", "state"]),
             discovery_updates: counters(
@@ -213,6 +224,9 @@ impl Metrics {
             bulkhead_limit: f.bulkhead_limit.with_label_values(&[name]),
             retries_refused: f.retries.with_label_values(&[name, "refused"]),
             retries_reused_connection: f.retries.with_label_values(&[name, "reused_connection"]),
+            retries: f.retries.clone(),
+            name: name.into(),
+            retry_budget_exhausted: f.retry_budget_exhausted.with_label_values(&[name]),
             retries_connect: f.retries.with_label_values(&[name, "connect"]),
             endpoints: ["ready", "draining"].map(|state| f.endpoints.with_label_values(&[name, state])),
             discovery_age: f.discovery_age.with_label_values(&[name]),
@@ -261,7 +275,8 @@ impl Metrics {
         for to in ["closed", "half_open", "open"] {
             let _ = f.breaker_transitions.remove_label_values(&[name, to]);
         }
-        for reason in ["reused_connection", "refused", "connect"] {
+        let _ = f.retry_budget_exhausted.remove_label_values(&[name]);
+        for reason in RETRY_REASONS {
             let _ = f.retries.remove_label_values(&[name, reason]);
         }
         for state in ["ready", "draining"] {
@@ -322,6 +337,10 @@ pub struct ServiceMetrics {
     pub retries_reused_connection: IntCounter,
     /// Attempts made because the one before could not connect.
     pub retries_connect: IntCounter,
+    retries: IntCounterVec,
+    name: Box<str>,
+    /// Attempts that the budget did not bear.
+    pub retry_budget_exhausted: IntCounter,
     /// Ready and draining endpoints; set when rendered.
     pub endpoints: [IntGauge; 2],
     /// Set when rendered.
@@ -335,6 +354,11 @@ impl ServiceMetrics {
     pub fn call_ended(&self, outcome: Outcome, took: Duration) {
         self.calls[outcome.index()].inc();
         self.call_duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts an attempt after a call's first, by what made it necessary: one of [`RETRY_REASONS`].
+    pub fn retried(&self, reason: &'static str) {
+        self.retries.with_label_values(&[&*self.name, reason]).inc();
     }
 
     /// Counts an attempt that ended.

@@ -4,10 +4,17 @@
 //! and one "no" ends the call: may this request be repeated at all, is this failure one that a repetition can
 //! mend, is there budget left, and does the deadline leave time for it?
 
+mod budget;
+mod latency;
+
 use std::time::Duration;
 
 use http::StatusCode;
 
+pub use self::{
+    budget::Budget,
+    latency::{Latencies, RECENT},
+};
 use super::Share;
 
 /// When and how often a failed attempt is made again.
@@ -56,6 +63,15 @@ pub enum Hedge {
     Percentile(u8),
 }
 
+impl Settings {
+    /// The pause before the `nth` retry, from 1: drawn by `share`, 0 to 1, from nothing to a bound that doubles with
+    /// each ("full jitter": callers that failed together do not come back together).
+    pub fn pause(&self, nth: u32, share: f64) -> Duration {
+        let bound = self.backoff.saturating_mul(1 << (nth - 1).min(31)).min(self.max_backoff);
+        bound.mul_f64(share.clamp(0.0, 1.0))
+    }
+}
+
 impl Default for Conditions {
     fn default() -> Self {
         let (statuses, grpc) = (Vec::new(), Vec::new());
@@ -74,5 +90,23 @@ impl Default for Settings {
             max_backoff: Duration::from_millis(250),
             body: 64 * 1024,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_are_drawn_from_nothing_on() {
+        let settings = Settings::default();
+        for (nth, longest) in [(1, 25), (2, 50), (3, 100), (4, 200), (5, 250), (40, 250), (u32::MAX, 250)] {
+            let longest = Duration::from_millis(longest);
+            assert_eq!(settings.pause(nth, 1.0), longest, "{nth}");
+            assert_eq!(settings.pause(nth, 0.5), longest / 2, "{nth}");
+            assert_eq!(settings.pause(nth, 0.0), Duration::ZERO, "{nth}");
+        }
+        let none = Settings { backoff: Duration::ZERO, ..settings };
+        assert_eq!(none.pause(7, 1.0), Duration::ZERO);
     }
 }
