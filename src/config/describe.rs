@@ -1,9 +1,12 @@
 //! The policies in force, as config text: what `explain` shows, and what could be pasted into a file.
 
-use super::{PeerName, Protocol, Provenance, Service, TlsVersion, units};
+use super::{PeerName, Protocol, Provenance, Service, TlsVersion, fallback, scalar::GRPC_CODES, units};
 use crate::policy::{
     balance::{HashKey, Settings as Balance},
     breaker::Mode,
+    bulkhead::Priority,
+    health::Probe,
+    retry::{Conditions, Hedge},
 };
 
 /// Each policy value in force for a service: its key, its value as config text, and who said so.
@@ -20,6 +23,8 @@ fn value(service: &Service, path: &str) -> Option<String> {
     let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
     let (timeout, bulkhead, breaker) = (&policy.timeout, policy.bulkhead.as_ref(), policy.breaker.as_ref());
     let (tls, cors) = (policy.tls.as_ref(), policy.cors.as_ref());
+    let (retry, ejection) = (policy.retry.as_ref(), policy.ejection.as_ref());
+    let (health, failure_if) = (policy.health_check.as_ref(), policy.failure_if.as_ref());
     match path {
         "timeout.request" => limit(timeout.request),
         "timeout.connect" => limit(timeout.connect),
@@ -58,8 +63,83 @@ fn value(service: &Service, path: &str) -> Option<String> {
         }
         "cors.credentials" => Some(switch(cors?.credentials)),
         "cors.max_age" => Some(units::show_duration(cors?.max_age)),
+        "bulkhead.adaptive" => Some(switch(bulkhead?.adaptive.is_some())),
+        "bulkhead.adaptive.floor" => Some(bulkhead?.adaptive.as_ref()?.floor.to_string()),
+        "bulkhead.priorities" => Some(priorities(&bulkhead?.priorities)),
+        "retry" => Some(switch(retry.is_some())),
+        "retry.attempts" => Some(retry?.attempts.to_string()),
+        "retry.on" => Some(retry_on(&retry?.on)),
+        "retry.budget" => Some(units::show_share(retry?.budget)),
+        "retry.min_per_second" => Some(retry?.min_per_second.to_string()),
+        "retry.backoff" => Some(units::show_duration(retry?.backoff)),
+        "retry.max_backoff" => Some(units::show_duration(retry?.max_backoff)),
+        "retry.body" => Some(units::show_size(retry?.body as u64)),
+        "hedge" => Some(match policy.hedge {
+            None => "off".to_owned(),
+            Some(Hedge::After(time)) => units::show_duration(time),
+            Some(Hedge::Percentile(percentile)) => format!("p{percentile}"),
+        }),
+        "ejection" => Some(switch(ejection.is_some())),
+        "ejection.consecutive" => Some(ejection?.consecutive.map_or("off".to_owned(), |n| n.to_string())),
+        "ejection.error_rate" => Some(ejection?.error_rate.map_or("off".to_owned(), units::show_share)),
+        "ejection.min_calls" => Some(ejection?.min_calls.to_string()),
+        "ejection.window" => Some(units::show_duration(ejection?.window)),
+        "ejection.for" => Some(units::show_duration(ejection?.first)),
+        "ejection.max_for" => Some(units::show_duration(ejection?.longest)),
+        "ejection.max_ejected" => Some(units::show_share(ejection?.max_ejected)),
+        "ejection.slow_start" => limit(ejection?.slow_start),
+        "health_check" => Some(match health.map(|health| &health.probe) {
+            None => "off".to_owned(),
+            Some(Probe::Tcp) => "tcp".to_owned(),
+            Some(Probe::Http(_)) => "http".to_owned(),
+            Some(Probe::Grpc(_)) => "grpc".to_owned(),
+        }),
+        "health_check.http" | "health_check.grpc" => match &health?.probe {
+            Probe::Tcp => None,
+            Probe::Http(path) => Some(path.clone()),
+            Probe::Grpc(service) => Some(item(service)),
+        },
+        "health_check.every" => Some(units::show_duration(health?.every)),
+        "health_check.timeout" => Some(units::show_duration(health?.timeout)),
+        "health_check.healthy" => Some(health?.healthy.to_string()),
+        "health_check.unhealthy" => Some(health?.unhealthy.to_string()),
+        "fallback" => Some(match &*policy.fallback {
+            [] => "off".to_owned(),
+            steps => {
+                let steps: Vec<_> = steps.iter().map(|step| format!("{{ {} }}", fallback::show(step))).collect();
+                format!("[{}]", steps.join(", "))
+            }
+        }),
+        "coalesce" => Some(switch(policy.coalesce)),
+        "failure_if" => Some(switch(failure_if.is_some())),
+        "failure_if.graphql_errors" => Some(switch(failure_if?.graphql_errors)),
+        "failure_if.json" => Some(failure_if?.json.as_ref()?.0.clone()),
+        "failure_if.equals" => Some(item(failure_if?.json.as_ref()?.1.as_ref()?)),
+        "failure_if.header" => Some(failure_if?.header.as_ref()?.0.to_string()),
+        "failure_if.value" => Some(item(failure_if?.header.as_ref()?.1.as_ref()?.to_str().ok()?)),
         _ => None,
     }
+}
+
+fn retry_on(on: &Conditions) -> String {
+    let words = [("connect", on.connect), ("reset", on.reset), ("timeout", on.timeout), ("5xx", on.server_errors)];
+    let words = words.into_iter().filter(|(_, is_on)| *is_on).map(|(word, _)| word.to_owned());
+    let statuses = on.statuses.iter().map(|status| status.as_str().to_owned());
+    let codes = on.grpc.iter().map(|code| GRPC_CODES[usize::from(*code)].to_owned());
+    format!("[{}]", words.chain(statuses).chain(codes).collect::<Vec<_>>().join(", "))
+}
+
+fn priorities(rules: &[(String, Priority)]) -> String {
+    let rule = |(path, priority): &(String, Priority)| {
+        let word = match priority {
+            Priority::Critical => "critical",
+            Priority::High => "high",
+            Priority::Normal => "normal",
+            Priority::Low => "low",
+        };
+        format!("{{ path: {path}, priority: {word} }}")
+    };
+    format!("[{}]", rules.iter().map(rule).collect::<Vec<_>>().join(", "))
 }
 
 fn mode(mode: Mode) -> &'static str {
@@ -71,7 +151,12 @@ fn mode(mode: Mode) -> &'static str {
 
 /// An item of a list, quoted where YAML would take it for something else: `*`, `https://[::1]`.
 fn item(text: &str) -> String {
-    if text.contains(['*', '[']) { format!("'{text}'") } else { text.to_owned() }
+    let is_plain = !text.is_empty() && !text.contains(['*', '[', '{', '#', '\'', ':']);
+    if is_plain || text.contains("://") && !text.contains(['*', '[']) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "''"))
+    }
 }
 
 fn tls_version(version: TlsVersion) -> &'static str {

@@ -13,7 +13,7 @@ use super::{
 fn rows() -> Vec<(String, &'static Key)> {
     fn walk(shape: &Shape, path: &str, rows: &mut Vec<(String, &'static Key)>) {
         let (tables, path) = match shape.map {
-            Map::Keys(tables) | Map::OneOf(tables) => (tables, path.to_owned()),
+            Map::Keys(tables) => (tables, path.to_owned()),
             Map::Names(tables) => (tables, format!("{path}a.")),
             Map::None | Map::Json => return,
         };

@@ -81,6 +81,7 @@ const LIMITS: &[Key] = &[
     Key::new("limits.header_bytes", Shape::one(&[Scalar::Size(8 << 10, 1 << 20)]), "64KiB", "Bytes of a request's head."),
     Key::new("limits.headers", Shape::one(&[Scalar::Count(1, 1000)]), "100", "Header lines of a request."),
     Key::new("limits.header_timeout", PAUSE, "10s", "From the first byte of a request's head to its last."),
+    Key::new("limits.last_good", Shape::one(&[Scalar::Size(0, 16 << 30)]), "64MiB", "Bytes of good answers that are kept for `fallback: last_good`, over all services."),
 ];
 
 #[rustfmt::skip]
@@ -118,16 +119,16 @@ pub(super) const POLICIES: &[Key] = &[
     Key::new("bulkhead", Shape::one(&[SWITCH, SOME_CALLS]).or_map(&[BULKHEAD]), "on", "The limit on outstanding calls; a number alone is `max`."),
     Key::new("breaker", Shape::one(&[MODE, SOME_SHARE]).or_map(&[BREAKER]), "", "The circuit breaker; a share alone is `error_rate`, a word alone is `mode`."),
     Key::new("balance", Shape::one(&[Scalar::Word(&["p2c", "round_robin", "random", "least_request"])]).or_map(&[BALANCE]), "p2c", "How an endpoint is chosen: the better of two random ones by load and latency, each in turn, any, or the least loaded."),
-    Key::new("retry", Shape::one(&[SWITCH, ATTEMPTS]).or_map(&[RETRY]), "", "Further attempts; a number alone is `attempts`.").later(&["off"]),
-    Key::new("ejection", Shape::one(&[SWITCH, SOME_CALLS]).or_map(&[EJECTION]), "", "Taking a failing endpoint out of rotation for a while; a number alone is `consecutive`.").later(&["off"]),
-    Key::new("fallback", Shape { scalars: &[OFF], list: Some(List { item: &Shape { scalars: &[], list: None, map: Map::OneOf(&[FALLBACK]) }, empty: true }), map: Map::None }, "", "What to answer instead of a failure: the first that can.").later(&["off"]),
+    Key::new("retry", Shape::one(&[SWITCH, ATTEMPTS]).or_map(&[RETRY]), "on", "Further attempts; a number alone is `attempts`."),
+    Key::new("ejection", Shape::one(&[SWITCH, SOME_CALLS]).or_map(&[EJECTION]), "on", "Taking a failing endpoint out of rotation for a while; a number alone is `consecutive`."),
+    Key::new("fallback", Shape { scalars: &[OFF], list: Some(List { item: &Shape::map(&[FALLBACK]), empty: true }), map: Map::None }, "off", "What to answer instead of a failure: the first that can."),
     Key::new("tls", Shape::one(&[SWITCH]).or_map(&[TLS]), "off", "TLS to the endpoints; `on` verifies them with the system's roots."),
     Key::new("cors", Shape::one(&[OFF]).or_map(&[CORS]), "off", "Which web pages may call."),
     Key::new("protocol", Shape::one(&[Scalar::Word(&["auto", "http1", "http2", "tcp"])]), "auto", "What is spoken to the endpoints: as the app speaks (`auto`), HTTP/1.1, HTTP/2 (by prior knowledge, or under TLS), or bytes as they come."),
-    Key::new("hedge", Shape::one(&[OFF, Scalar::Percentile, TIME]), "", "A second attempt when the first takes longer than this.").later(&["off"]),
-    Key::new("coalesce", Shape::one(&[SWITCH]), "", "One attempt for identical calls at the same moment.").later(&["off"]),
-    Key::new("health_check", Shape::one(&[Scalar::Word(&["tcp", "off"])]).or_map(&[HEALTH_CHECK]), "", "Active checks of the endpoints.").later(&["off"]),
-    Key::new("failure_if", Shape::one(&[OFF]).or_map(&[FAILURE_IF]), "", "What of an answer makes it a failure, beside its status.").later(&["off"]),
+    Key::new("hedge", Shape::one(&[OFF, Scalar::Percentile, TIME]), "off", "A second attempt when the first takes longer than this: a time, or a percentile of the service's answers."),
+    Key::new("coalesce", Shape::one(&[SWITCH]), "off", "One call for identical GETs at the same moment."),
+    Key::new("health_check", Shape::one(&[Scalar::Word(&["tcp", "off"])]).or_map(&[HEALTH_CHECK]), "off", "Active checks of the endpoints; `tcp` alone is a connection every 2 s."),
+    Key::new("failure_if", Shape::one(&[OFF]).or_map(&[FAILURE_IF]), "off", "What of an answer makes it a failure, beside its status."),
 ];
 
 #[rustfmt::skip]
@@ -146,7 +147,19 @@ const BULKHEAD: &[Key] = &[
     Key::new("bulkhead.queue", Shape::one(&[Scalar::Count(0, 1_000_000)]), "0", "Calls that may wait for a place; with 0 a full bulkhead refuses at once."),
     Key::new("bulkhead.wait", PAUSE, "50ms", "How long a call may wait for a place; counts against its deadline."),
     Key::new("bulkhead.per_endpoint", Shape::one(&[OFF, SOME_CALLS]), "off", "Attempts outstanding at once at one endpoint."),
-    Key::new("bulkhead.adaptive", Shape::one(&[SWITCH]), "", "Finds the limit by itself, from latency.").later(&["off"]),
+    Key::new("bulkhead.adaptive", Shape::one(&[SWITCH]).or_map(&[ADAPTIVE]), "off", "Whether the limit follows the service's latency; `max` is its ceiling."),
+    Key::new("bulkhead.priorities", Shape { scalars: &[], list: Some(List { item: &Shape::map(&[PRIORITY]), empty: true }), map: Map::None }, "", "Which calls matter more than others, by path; the first rule that fits holds."),
+];
+
+#[rustfmt::skip]
+const ADAPTIVE: &[Key] = &[
+    Key::new("bulkhead.adaptive.floor", CALLS, "5", "What the limit never falls below."),
+];
+
+#[rustfmt::skip]
+const PRIORITY: &[Key] = &[
+    Key::new("bulkhead.priorities.path", Shape::one(&[Scalar::SlashPath]), "", "How the path begins."),
+    Key::new("bulkhead.priorities.priority", Shape::one(&[Scalar::Word(&["critical", "high", "normal", "low"])]), "", "How much such calls matter."),
 ];
 
 const MODE: Scalar = Scalar::Word(&["on", "observe", "off"]);
@@ -172,33 +185,57 @@ const ATTEMPTS: Scalar = Scalar::Count(1, 100);
 
 #[rustfmt::skip]
 const RETRY: &[Key] = &[
-    Key::new("retry.attempts", Shape::one(&[ATTEMPTS]), "", "Attempts in all, the first included."),
-    Key::new("retry.on", Shape::some(&Shape::one(&[Scalar::RetryOn])), "", "What is tried again."),
-    Key::new("retry.budget", Shape::one(&[Scalar::Share(0.0)]), "", "Retries as a share of calls."),
-    Key::new("retry.backoff", Shape::one(&[TIME_OR_ZERO]), "", "The pause before the first retry."),
+    Key::new("retry.attempts", Shape::one(&[ATTEMPTS]), "3", "Attempts in all, the first included."),
+    Key::new("retry.on", Shape::some(&Shape::one(&[Scalar::RetryOn])), "", "What is tried again: `connect`, `reset`, `timeout`, `5xx` (all of these unless set), statuses, gRPC codes."),
+    Key::new("retry.budget", Shape::one(&[Scalar::Share(0.0)]), "20%", "Retries as a share of calls."),
+    Key::new("retry.min_per_second", Shape::one(&[Scalar::Count(0, 1_000_000)]), "3", "Retries a second beside that."),
+    Key::new("retry.backoff", Shape::one(&[TIME_OR_ZERO]), "25ms", "The longest pause before the first retry; it doubles with each, and is drawn from nothing to that."),
+    Key::new("retry.max_backoff", Shape::one(&[TIME_OR_ZERO]), "250ms", "The longest pause there is."),
+    Key::new("retry.body", Shape::one(&[Scalar::Size(0, 16 << 20)]), "64KiB", "How much of a request's body is kept to be sent again; a longer one is sent once."),
 ];
+
+/// What is tried again where the file does not say.
+pub(super) const RETRY_ON: [&str; 4] = ["connect", "reset", "timeout", "5xx"];
 
 #[rustfmt::skip]
 const EJECTION: &[Key] = &[
-    Key::new("ejection.consecutive", Shape::one(&[OFF, SOME_CALLS]), "", "Failures in a row that eject an endpoint."),
-    Key::new("ejection.error_rate", Shape::one(&[OFF, SOME_SHARE]), "", "The share of failures that ejects an endpoint."),
-    Key::new("ejection.for", PAUSE, "", "How long the first ejection lasts."),
-    Key::new("ejection.max_for", PAUSE, "", "How long an ejection lasts at most."),
-    Key::new("ejection.max_ejected", SHARE, "", "The share of endpoints that may be out at once."),
+    Key::new("ejection.consecutive", Shape::one(&[OFF, SOME_CALLS]), "5", "Failures in a row that eject an endpoint."),
+    Key::new("ejection.error_rate", Shape::one(&[OFF, SOME_SHARE]), "25%", "The share of failures that ejects an endpoint, where the others fail clearly less."),
+    Key::new("ejection.min_calls", CALLS, "20", "Judges no share before this many attempts are in the window."),
+    Key::new("ejection.window", Shape::one(&[Scalar::Duration(Duration::from_millis(10), LONGEST)]), "10s", "The time that the share looks back."),
+    Key::new("ejection.for", PAUSE, "5s", "How long the first ejection lasts; each further one in a row lasts twice as long."),
+    Key::new("ejection.max_for", PAUSE, "60s", "How long an ejection lasts at most."),
+    Key::new("ejection.max_ejected", SHARE, "50%", "The share of endpoints that may be out at once; the last one never is."),
+    Key::new("ejection.slow_start", LIMIT, "10s", "How long an endpoint that comes back takes to get its full share of calls."),
+];
+
+/// One step of a fallback: one of the first three, and what holds for it.
+#[rustfmt::skip]
+const FALLBACK: &[Key] = &[
+    Key::new("fallback.last_good", Shape::one(&[Scalar::Word(&["on"])]).or_map(&[LAST_GOOD]), "", "The last good answer to the same request."),
+    Key::new("fallback.service", Shape::one(&[Scalar::Service]), "", "Another service's answer."),
+    Key::new("fallback.respond", Shape::map(&[RESPOND]), "", "A fixed answer."),
+    Key::new("fallback.on", Shape::some(&Shape::one(&[Scalar::Cause])), "", "The failures that it is for: words of the table of reasons, or `upstream_error`. Without it, every reason that is not the caller's fault."),
+    Key::new("fallback.max", CALLS, "100", "Calls that it may be answering at once."),
 ];
 
 #[rustfmt::skip]
-const FALLBACK: &[Key] = &[
-    Key::new("fallback.last_good", Shape::one(&[SWITCH]).or_map(&[&[Key::new("fallback.last_good.for", PAUSE, "", "How old the answer may be.")]]), "", "The last good answer to the same request."),
-    Key::new("fallback.service", Shape::one(&[Scalar::Service]), "", "Another service's answer."),
-    Key::new("fallback.respond", Shape::map(&[RESPOND]), "", "A fixed answer."),
+const LAST_GOOD: &[Key] = &[
+    Key::new("fallback.last_good.for", PAUSE, "10m", "How old the answer may be."),
+    Key::new("fallback.last_good.max_body", Shape::one(&[Scalar::Size(1, 1 << 30)]), "1MiB", "The longest answer that is kept."),
+    Key::new("fallback.last_good.force", Shape::one(&[SWITCH]), "off", "Also for methods that are not safe, and answers that say `no-store`."),
 ];
 
 #[rustfmt::skip]
 const RESPOND: &[Key] = &[
-    Key::new("fallback.respond.status", Shape::one(&[Scalar::Status]), "", "Its status."),
+    Key::new("fallback.respond.status", Shape::one(&[Scalar::Status]), "200", "Its status."),
+    Key::new("fallback.respond.headers", Shape { scalars: &[], list: None, map: Map::Json }, "", "Its headers, NAME: VALUE each."),
     Key::new("fallback.respond.json", Shape { scalars: &[], list: None, map: Map::Json }, "", "Its body, as JSON."),
     Key::new("fallback.respond.body", Shape::one(&[Scalar::Text]), "", "Its body, as text."),
+    Key::new("fallback.respond.file", PATH, "", "The file that holds its body."),
+    Key::new("fallback.respond.grpc_message", Shape::one(&[Scalar::Base64]), "", "What a gRPC call gets: one message, as protobuf in base64."),
+    Key::new("fallback.respond.grpc_status", Shape::one(&[Scalar::GrpcCode]), "", "What a gRPC call gets: a status, by name or number."),
+    Key::new("fallback.respond.grpc_detail", Shape::one(&[Scalar::Text]), "", "The text beside `grpc_status`."),
 ];
 
 #[rustfmt::skip]
@@ -220,17 +257,22 @@ const CORS: &[Key] = &[
 
 #[rustfmt::skip]
 const HEALTH_CHECK: &[Key] = &[
+    Key::new("health_check.tcp", Shape::one(&[Scalar::Word(&["on"])]), "", "The endpoint must accept a connection."),
     Key::new("health_check.http", Shape::one(&[Scalar::SlashPath]), "", "A path that must answer 2xx."),
     Key::new("health_check.grpc", Shape::one(&[Scalar::Text]), "", "The service that grpc.health.v1 is asked for; empty for the server."),
-    Key::new("health_check.every", PAUSE, "", "The pause between two checks."),
+    Key::new("health_check.every", PAUSE, "2s", "The pause between two checks."),
+    Key::new("health_check.timeout", PAUSE, "1s", "How long one check may take."),
+    Key::new("health_check.healthy", CALLS, "2", "Good checks in a row that bring an endpoint back."),
+    Key::new("health_check.unhealthy", CALLS, "3", "Failed checks in a row that take it out."),
 ];
 
 #[rustfmt::skip]
 const FAILURE_IF: &[Key] = &[
-    Key::new("failure_if.graphql_errors", Shape::one(&[SWITCH]), "", "A GraphQL answer with errors and no data."),
-    Key::new("failure_if.json", Shape::one(&[Scalar::SlashPath]), "", "A place in a JSON answer."),
-    Key::new("failure_if.equals", Shape::one(&[Scalar::Text]), "", "What stands at `json` in a failure."),
-    Key::new("failure_if.header", Shape::one(&[Scalar::Header]), "", "A header that only failures have."),
+    Key::new("failure_if.graphql_errors", Shape::one(&[SWITCH]), "off", "A GraphQL answer with errors and no data."),
+    Key::new("failure_if.json", Shape::one(&[Scalar::SlashPath]), "", "A place in a JSON answer (RFC 6901)."),
+    Key::new("failure_if.equals", Shape::one(&[Scalar::Text]), "", "What stands at `json` in a failure; without it, anything but null and false."),
+    Key::new("failure_if.header", Shape::one(&[Scalar::Header]), "", "A header that failures have."),
+    Key::new("failure_if.value", Shape::one(&[Scalar::Text]), "", "What `header` says in a failure; without it, anything."),
 ];
 
 #[rustfmt::skip]
@@ -275,7 +317,11 @@ pub(super) fn leaves() -> impl Iterator<Item = &'static Key> {
     let alive = |table: &'static [Key]| table.iter().filter(|key| key.later.is_none());
     let limits = alive(TIMEOUT).chain(whole("bulkhead")).chain(alive(BULKHEAD));
     let choices = alive(BREAKER).chain(whole("balance")).chain(whole("protocol"));
-    limits.chain(choices).chain(whole("tls")).chain(alive(TLS)).chain(whole("cors")).chain(alive(CORS))
+    let pages = whole("tls").chain(alive(TLS)).chain(whole("cors")).chain(alive(CORS));
+    let again = whole("retry").chain(alive(RETRY)).chain(whole("hedge"));
+    let endpoints = whole("ejection").chain(alive(EJECTION)).chain(whole("health_check")).chain(alive(HEALTH_CHECK));
+    let answers = whole("fallback").chain(whole("coalesce")).chain(whole("failure_if")).chain(alive(FAILURE_IF));
+    limits.chain(alive(ADAPTIVE)).chain(choices).chain(pages).chain(again).chain(endpoints).chain(answers)
 }
 
 /// Where a key of this name may stand, to complete "it belongs ..."; `None` when nowhere.

@@ -26,8 +26,22 @@ struct Leaf<'a> {
 pub(super) struct Leaves<'a>(BTreeMap<&'static str, Leaf<'a>>);
 
 /// The policies that are off as a whole: each with the leaf that says so. A mode is shown when it is on, too.
-const SWITCHES: [(&str, &str); 4] =
-    [("bulkhead", "bulkhead"), ("breaker", "breaker.mode"), ("tls", "tls"), ("cors", "cors")];
+const SWITCHES: [(&str, &str); 8] = [
+    ("bulkhead", "bulkhead"),
+    ("breaker", "breaker.mode"),
+    ("tls", "tls"),
+    ("cors", "cors"),
+    ("retry", "retry"),
+    ("ejection", "ejection"),
+    ("health_check", "health_check"),
+    ("failure_if", "failure_if"),
+];
+
+/// The kinds of active checks.
+const CHECKS: [&str; 3] = ["tcp", "http", "grpc"];
+
+/// Policies that mean something for calls, and nothing for bytes.
+pub(super) const OF_CALLS: [&str; 5] = ["cors", "fallback", "hedge", "coalesce", "failure_if"];
 
 impl<'a> Leaves<'a> {
     /// The policies of a service: what it writes, over what `defaults` writes, over what is built in.
@@ -67,7 +81,9 @@ impl<'a> Leaves<'a> {
         if self.provenance_of("timeout.idle") == Provenance::Default {
             self.0.insert("timeout.idle", Leaf::built_in(keys::TCP_IDLE));
         }
-        for (path, is_of_calls) in [("balance", hash_key(self.text("balance")).is_ok()), ("cors", true)] {
+        let balance = ("balance", hash_key(self.text("balance")).is_ok());
+        let check = ("health_check", self.text("health_check") != "tcp");
+        for (path, is_of_calls) in [balance, check].into_iter().chain(OF_CALLS.map(|path| (path, true))) {
             if is_of_calls && matches!(self.provenance_of(path), Provenance::Defaults(_)) {
                 self.0.insert(path, Leaf::built_in(keys::default(path)));
             }
@@ -102,27 +118,66 @@ impl<'a> Leaves<'a> {
                     self.set("balance", key, node.place, provenance);
                 }
             }
-            ("protocol", Some(word)) => self.set("protocol", word, node.place, provenance),
-            ("tls", Some(word)) => self.set("tls", word, node.place, provenance),
-            ("cors", Some("off")) => self.set("cors", "off", node.place, provenance),
-            (name @ ("timeout" | "bulkhead" | "breaker" | "tls" | "cors"), None) => {
+            ("retry" | "ejection", Some("on" | "off")) | ("cors" | "failure_if" | "fallback", Some("off")) => {
+                self.set_by_name(&policy.key, switch(node.text().unwrap_or_default()), node.place, provenance);
+            }
+            ("retry", Some(attempts)) => {
+                self.switch_on("retry", node.place, provenance);
+                self.set("retry.attempts", attempts, node.place, provenance);
+            }
+            ("ejection", Some(consecutive)) => {
+                self.switch_on("ejection", node.place, provenance);
+                self.set("ejection.consecutive", consecutive, node.place, provenance);
+            }
+            ("fallback", None) => self.set_items("fallback", node, provenance),
+            ("protocol" | "tls" | "hedge" | "coalesce" | "health_check", Some(word)) => {
+                self.set_by_name(&policy.key, word, node.place, provenance);
+            }
+            (
+                name @ ("timeout" | "bulkhead" | "breaker" | "tls" | "cors" | "retry" | "ejection" | "health_check"
+                | "failure_if"),
+                None,
+            ) => {
                 match SWITCHES.iter().find(|(policy, _)| *policy == name) {
                     // Who wrote any of it is who switched it on.
-                    Some((_, leaf @ "cors")) => self.set(leaf, "on", *at, provenance),
+                    Some((_, leaf @ ("cors" | "failure_if"))) => self.set(leaf, "on", *at, provenance),
+                    Some((_, leaf @ "health_check")) => {
+                        let kind = node.entries().iter().find_map(|e| CHECKS.into_iter().find(|kind| *kind == e.key));
+                        if let Some(kind) = kind {
+                            self.set(leaf, kind, *at, provenance);
+                        }
+                    }
                     Some((_, leaf)) => self.switch_on(leaf, *at, provenance),
                     None => {}
                 }
                 for Entry { key, node, .. } in node.entries() {
                     let leaf = keys::leaves().find(|leaf| leaf.path.split_once('.') == Some((name, key)));
                     match (leaf.map(|leaf| leaf.path), node.text()) {
-                        (Some(path @ "cors.origins"), _) => self.set_items(path, node, provenance),
+                        (Some(path @ ("cors.origins" | "retry.on" | "bulkhead.priorities")), _) => {
+                            self.set_items(path, node, provenance);
+                        }
+                        (Some(path @ "bulkhead.adaptive"), None) => {
+                            self.set(path, "on", node.place, provenance);
+                            if let Some(floor) = node.get("floor")
+                                && let Some(text) = floor.text()
+                            {
+                                self.set("bulkhead.adaptive.floor", text, floor.place, provenance);
+                            }
+                        }
                         (Some(path), Some(text)) => self.set(path, switch(text), node.place, provenance),
                         _ => {}
                     }
                 }
             }
-            // The other policies are still to come: the check has refused whatever asks for them.
+            // Keys of other kinds: where to listen, what to be called.
             _ => {}
+        }
+    }
+
+    /// Sets the policy that has one value, or whose switch bears its name.
+    fn set_by_name(&mut self, name: &str, text: &'a str, place: Place, provenance: fn(u32) -> Provenance) {
+        if let Some(key) = keys::leaves().find(|leaf| leaf.path == name) {
+            self.set(key.path, text, place, provenance);
         }
     }
 
@@ -157,6 +212,11 @@ impl<'a> Leaves<'a> {
         self.0.get(path).map_or(&[], |leaf| leaf.items)
     }
 
+    /// Whether anybody wrote the value at a path.
+    pub(super) fn is_written(&self, path: &str) -> bool {
+        self.provenance_of(path) != Provenance::Default
+    }
+
     pub(super) fn is_on(&self, path: &str) -> bool {
         self.text(path) == "on"
     }
@@ -177,6 +237,19 @@ impl<'a> Leaves<'a> {
         self.0.get(path).map(|leaf| leaf.place).unwrap_or_default()
     }
 
+    /// Whether there is anything to show under a path of a policy that is on.
+    fn has_meaning(&self, path: &str) -> bool {
+        match path {
+            "bulkhead.adaptive.floor" => self.is_on("bulkhead.adaptive"),
+            "bulkhead.priorities" => !self.items(path).is_empty(),
+            "health_check.tcp" => false,
+            "health_check.http" => self.text("health_check") == "http",
+            "health_check.grpc" => self.text("health_check") == "grpc",
+            "failure_if.json" | "failure_if.equals" | "failure_if.header" | "failure_if.value" => self.is_written(path),
+            _ => true,
+        }
+    }
+
     /// Where each value in force came from. Of a policy that is off, only what switched it off is in force.
     pub(super) fn provenance(&self) -> BTreeMap<&'static str, Provenance> {
         let is_tcp = self.text("protocol") == "tcp";
@@ -184,8 +257,10 @@ impl<'a> Leaves<'a> {
             let policy = path.split('.').next().unwrap_or(path);
             let switch = SWITCHES.iter().find(|(name, _)| *name == policy).map(|(_, switch)| *switch);
             match switch {
-                Some(switch) if switch == path => path == "breaker.mode" || self.text(switch) == "off",
-                Some(switch) => self.text(switch) != "off",
+                Some(switch) if switch == path => {
+                    matches!(path, "breaker.mode" | "health_check") || self.text(switch) == "off"
+                }
+                Some(switch) => self.text(switch) != "off" && self.has_meaning(path),
                 // Bytes are never upgraded.
                 None => !(is_tcp && path == "timeout.tunnel"),
             }

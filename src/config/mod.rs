@@ -11,7 +11,7 @@
 //! |---|---|
 //! | YAML → a tree with places, `${VARIABLES}` filled in | `raw`, `env` |
 //! | the tree held against the tables of keys | `keys`, `shape`, `scalar`, `units`, `address`, `identity` |
-//! | the tree → [`Config`] | `resolve`, `service`, `inbound`, `layers`, `policies` |
+//! | the tree → [`Config`] | `resolve`, `service`, `inbound`, `layers`, `policies`, `fallback` |
 //! | values held against each other | `pairs`, `cross` |
 //! | the way back: JSON Schema, effective values, changes | `schema`, `describe`, `diff` |
 
@@ -22,6 +22,7 @@ mod diff;
 #[cfg(test)]
 mod drift;
 mod env;
+mod fallback;
 mod identity;
 mod inbound;
 mod keys;
@@ -49,7 +50,7 @@ pub use self::{
 };
 use crate::{
     model::{ServiceName, SourceKind},
-    policy::{balance, breaker, bulkhead, deadline, ejection, failure_if, fallback, health, retry},
+    policy::{balance, breaker, bulkhead, deadline, ejection, failure_if, health, retry},
 };
 
 /// The whole configuration, as meant.
@@ -121,6 +122,8 @@ pub struct Limits {
     pub headers: usize,
     /// From the first byte of a head to its last. Default 10 s.
     pub header_timeout: Duration,
+    /// Bytes of good answers kept for fallbacks, over all services. Default 64 MiB.
+    pub last_good: usize,
 }
 
 /// What is logged, and where to.
@@ -239,7 +242,7 @@ pub struct Policy {
     /// Active checks of the endpoints.
     pub health_check: Option<health::Settings>,
     /// What is answered instead of a failure; tried in this order.
-    pub fallback: Arc<[fallback::Step]>,
+    pub fallback: Arc<[crate::policy::fallback::Step]>,
     /// Whether identical calls at the same moment share one.
     pub coalesce: bool,
     /// What of an answer makes it a failure, beside its status.

@@ -2,14 +2,21 @@
 
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use super::{
-    Cors, KeyPair, PeerName, Policy, Protocol, Tls, TlsVersion, identity,
+    Cors, KeyPair, PeerName, Policy, Protocol, Tls, TlsVersion, fallback, identity,
     layers::Leaves,
     problem::quoted,
-    scalar::{self, Complaint},
+    raw::Node,
+    scalar::{self, Complaint, RetryOn},
     units,
 };
-use crate::policy::{balance, breaker, bulkhead, deadline};
+use crate::policy::{
+    adaptive, balance, breaker,
+    bulkhead::{self, Priority},
+    deadline, ejection, failure_if, health, retry,
+};
 
 impl Leaves<'_> {
     pub(super) fn policy(&self) -> Policy {
@@ -30,20 +37,112 @@ impl Leaves<'_> {
                 per_endpoint: self.read("bulkhead.per_endpoint", |text| {
                     if text == "off" { Ok(None) } else { number(text).map(Some) }
                 }),
-                adaptive: None,
+                adaptive: self
+                    .is_on("bulkhead.adaptive")
+                    .then(|| adaptive::Settings { floor: self.read("bulkhead.adaptive.floor", number) }),
+                priorities: self.priorities(),
             }),
             breaker: self.breaker(),
             balance: self.read("balance", balance),
             protocol,
             tls: self.is_on("tls").then(|| self.tls()),
             cors: self.is_on("cors").then(|| self.cors()),
-            retry: None,
-            hedge: None,
-            ejection: None,
-            health_check: None,
-            fallback: [].into(),
-            coalesce: false,
-            failure_if: None,
+            retry: self.is_on("retry").then(|| self.retry()),
+            hedge: self.read("hedge", hedge),
+            ejection: self.is_on("ejection").then(|| self.ejection()),
+            health_check: self.health_check(),
+            fallback: fallback::steps(self.items("fallback")),
+            coalesce: self.is_on("coalesce"),
+            failure_if: self.is_on("failure_if").then(|| self.failure_if()),
+        }
+    }
+
+    fn priorities(&self) -> Vec<(String, Priority)> {
+        let rule = |node: &Node| {
+            let priority = match node.get("priority")?.text()? {
+                "critical" => Priority::Critical,
+                "high" => Priority::High,
+                "low" => Priority::Low,
+                _ => Priority::Normal,
+            };
+            Some((node.get("path")?.text()?.to_owned(), priority))
+        };
+        self.items("bulkhead.priorities").iter().filter_map(rule).collect()
+    }
+
+    fn retry(&self) -> retry::Settings {
+        retry::Settings {
+            attempts: self.read("retry.attempts", number),
+            on: self.retry_on(),
+            budget: self.read("retry.budget", units::share),
+            min_per_second: self.read("retry.min_per_second", number),
+            backoff: self.read("retry.backoff", units::duration),
+            max_backoff: self.read("retry.max_backoff", units::duration),
+            body: self.read("retry.body", |text| units::size(text).map(|bytes| bytes as usize)),
+        }
+    }
+
+    fn retry_on(&self) -> retry::Conditions {
+        let written = self.items("retry.on");
+        if written.is_empty() {
+            return retry::Conditions::default();
+        }
+        let (statuses, grpc) = (Vec::new(), Vec::new());
+        let none =
+            retry::Conditions { connect: false, reset: false, timeout: false, server_errors: false, statuses, grpc };
+        written.iter().filter_map(|item| scalar::retry_on(item.text()?).ok()).fold(none, |mut on, condition| {
+            match condition {
+                RetryOn::Connect => on.connect = true,
+                RetryOn::Reset => on.reset = true,
+                RetryOn::Timeout => on.timeout = true,
+                RetryOn::ServerErrors => on.server_errors = true,
+                RetryOn::Status(status) => on.statuses.push(status),
+                RetryOn::Grpc(code) => on.grpc.push(code),
+            }
+            on
+        })
+    }
+
+    fn ejection(&self) -> ejection::Settings {
+        ejection::Settings {
+            consecutive: self
+                .read("ejection.consecutive", |text| if text == "off" { Ok(None) } else { number(text).map(Some) }),
+            error_rate: self.read("ejection.error_rate", |text| {
+                if text == "off" { Ok(None) } else { units::share(text).map(Some) }
+            }),
+            min_calls: self.read("ejection.min_calls", number),
+            window: self.read("ejection.window", units::duration),
+            first: self.read("ejection.for", units::duration),
+            longest: self.read("ejection.max_for", units::duration),
+            max_ejected: self.read("ejection.max_ejected", units::share),
+            slow_start: self.limit("ejection.slow_start"),
+        }
+    }
+
+    fn health_check(&self) -> Option<health::Settings> {
+        let probe = match self.text("health_check") {
+            "tcp" => health::Probe::Tcp,
+            "http" => health::Probe::Http(self.text("health_check.http").to_owned()),
+            "grpc" => health::Probe::Grpc(self.text("health_check.grpc").to_owned()),
+            _ => return None,
+        };
+        Some(health::Settings {
+            probe,
+            every: self.read("health_check.every", units::duration),
+            timeout: self.read("health_check.timeout", units::duration),
+            healthy: self.read("health_check.healthy", number),
+            unhealthy: self.read("health_check.unhealthy", number),
+        })
+    }
+
+    fn failure_if(&self) -> failure_if::Settings {
+        let written = |path| self.is_written(path).then(|| self.text(path).to_owned());
+        let header = written("failure_if.header").and_then(|name| scalar::header(&name).ok());
+        let value = written("failure_if.value").and_then(|value| HeaderValue::try_from(value).ok());
+        failure_if::Settings {
+            graphql_errors: self.is_on("failure_if.graphql_errors"),
+            json: written("failure_if.json").map(|pointer| (pointer, written("failure_if.equals"))),
+            header: header.map(|name| (name, value)),
         }
     }
 
@@ -92,6 +191,14 @@ impl Leaves<'_> {
 
 fn number(text: &str) -> Result<u32, Complaint> {
     scalar::count(text).map(|value| u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+fn hedge(text: &str) -> Result<Option<retry::Hedge>, Complaint> {
+    match (text, scalar::percentile(text)) {
+        ("off", _) => Ok(None),
+        (_, Some(percentile)) => Ok(Some(retry::Hedge::Percentile(percentile))),
+        (time, None) => units::duration(time).map(|time| Some(retry::Hedge::After(time))),
+    }
 }
 
 fn protocol(text: &str) -> Result<Protocol, Complaint> {

@@ -36,6 +36,7 @@ pub(super) fn config(root: &Node, surroundings: Surroundings, report: &mut Repor
             header_bytes: file.read("limits.header_bytes", |text| units::size(text).map(narrow)),
             headers: file.read("limits.headers", number),
             header_timeout: file.read("limits.header_timeout", units::duration),
+            last_good: file.read("limits.last_good", |text| units::size(text).map(narrow)),
         },
         log: Log { access: file.read("log.access", access_log), level: file.read("log.level", level) },
         drain: Drain { limit: file.read("drain.for", units::duration) },

@@ -5,15 +5,20 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use http::HeaderName;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{HeaderName, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
     address, identity,
+    keys::RETRY_ON,
     problem::{did_you_mean, quoted},
     units,
 };
-use crate::{model::ServiceName, policy::balance::HashKey};
+use crate::{
+    model::{Reason, ServiceName},
+    policy::{balance::HashKey, fallback::Cause},
+};
 
 /// What is wrong with a scalar, and what to write instead where that can be guessed.
 pub(super) type Complaint = (String, Option<String>);
@@ -67,8 +72,14 @@ pub(super) enum Scalar {
     Header,
     /// An HTTP status.
     Status,
-    /// What a retry answers to: a word, or a status.
+    /// What a retry answers to: a word, a status or a gRPC code.
     RetryOn,
+    /// What a fallback answers to: a reason, or `upstream_error`.
+    Cause,
+    /// A gRPC code, by name or number.
+    GrpcCode,
+    /// Bytes in base64.
+    Base64,
     /// A percentile: `p50` to `p99`.
     Percentile,
     /// A path of a URL, or of a JSON document (RFC 6901).
@@ -109,7 +120,10 @@ impl Scalar {
             Self::HashKey => hash_key(text).map(drop),
             Self::Header => header(text).map(drop),
             Self::Status => within(count(text)?, (200, 599), u64::MAX, text, |n| n.to_string()),
-            Self::RetryOn => retry_on(text),
+            Self::RetryOn => retry_on(text).map(drop),
+            Self::Cause => cause(text).map(drop),
+            Self::GrpcCode => grpc_code(text).map(drop),
+            Self::Base64 => base64(text).map(drop),
             Self::Percentile => plain(is_percentile(text), text, "a percentile from `p50` to `p99`"),
             Self::SlashPath => plain(text.starts_with('/'), text, "a path that begins with `/`"),
             Self::Text => Ok(()),
@@ -140,7 +154,10 @@ impl Scalar {
             Self::HashKey => "`header NAME`, `cookie NAME` or `path`",
             Self::Header => "a header's name",
             Self::Status => "an HTTP status",
-            Self::RetryOn => "`connect`, `reset`, `timeout` or a 5xx status",
+            Self::RetryOn => "`connect`, `reset`, `timeout`, `5xx`, a status or a gRPC code",
+            Self::Cause => "a reason such as `breaker_open`, or `upstream_error`",
+            Self::GrpcCode => "a gRPC code such as `unavailable`",
+            Self::Base64 => "bytes in base64",
             Self::Percentile => "a percentile such as `p95`",
             Self::SlashPath => "a path that begins with `/`",
             Self::Text => "a text",
@@ -174,8 +191,15 @@ impl Scalar {
             }
             Self::Origin => text("^\\*$|^[A-Za-z][A-Za-z0-9+.-]*://[^/]+$"),
             Self::RetryOn => {
-                json!({ "anyOf": [{ "enum": RETRY_ON }, { "type": "integer", "minimum": 500, "maximum": 599 }] })
+                let words: Vec<_> = RETRY_ON.into_iter().chain(GRPC_CODES[1..].iter().copied()).collect();
+                json!({ "anyOf": [{ "enum": words }, { "type": "integer", "minimum": 400, "maximum": 599 }, text("^[45][0-9][0-9]$")] })
             }
+            Self::Cause => {
+                let words: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).chain([UPSTREAM_ERROR]).collect();
+                json!({ "enum": words })
+            }
+            Self::GrpcCode => json!({ "anyOf": [{ "enum": GRPC_CODES }, number(0, 16)] }),
+            Self::Base64 => text("^[A-Za-z0-9+/]*={0,2}$"),
             Self::AccessLog => json!({ "anyOf": [{ "enum": ["off", false, "stdout"] }, text("/")] }),
             Self::HashKey => text("^(header|cookie) +[^ ]+$|^path$"),
             Self::Percentile => text("^p[5-9][0-9]$"),
@@ -270,17 +294,92 @@ fn is_cookie_name(text: &str) -> bool {
     HeaderName::from_bytes(text.as_bytes()).is_ok()
 }
 
-fn header(text: &str) -> Result<HeaderName, Complaint> {
+/// Reads a header's name.
+pub(super) fn header(text: &str) -> Result<HeaderName, Complaint> {
     HeaderName::from_bytes(text.as_bytes()).map_err(|_| (format!("{} is not a header's name", quoted(text)), None))
 }
 
-const RETRY_ON: [&str; 3] = ["connect", "reset", "timeout"];
+/// gRPC's codes by number (grpc/grpc, `doc/statuscodes.md`).
+pub(super) const GRPC_CODES: [&str; 17] = [
+    "ok",
+    "cancelled",
+    "unknown",
+    "invalid_argument",
+    "deadline_exceeded",
+    "not_found",
+    "already_exists",
+    "permission_denied",
+    "resource_exhausted",
+    "failed_precondition",
+    "aborted",
+    "out_of_range",
+    "unimplemented",
+    "internal",
+    "unavailable",
+    "data_loss",
+    "unauthenticated",
+];
 
-fn retry_on(text: &str) -> Result<(), Complaint> {
-    let is_status = count(text).is_ok_and(|status| (500..600).contains(&status));
-    let near = || did_you_mean(text, RETRY_ON);
-    let message = || format!("{} is neither `connect`, `reset`, `timeout` nor a 5xx status", quoted(text));
-    if is_status || RETRY_ON.contains(&text) { Ok(()) } else { Err((message(), near())) }
+/// One condition of a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RetryOn {
+    Connect,
+    Reset,
+    Timeout,
+    ServerErrors,
+    Status(StatusCode),
+    Grpc(u16),
+}
+
+/// Reads one condition of a retry.
+pub(super) fn retry_on(text: &str) -> Result<RetryOn, Complaint> {
+    let status =
+        || count(text).ok().filter(|n| (400..600).contains(n)).and_then(|n| StatusCode::from_u16(n as u16).ok());
+    let code = || GRPC_CODES[1..].iter().position(|word| *word == text);
+    match text {
+        "connect" => Ok(RetryOn::Connect),
+        "reset" => Ok(RetryOn::Reset),
+        "timeout" => Ok(RetryOn::Timeout),
+        "5xx" => Ok(RetryOn::ServerErrors),
+        _ => status().map(RetryOn::Status).or_else(|| code().map(|at| RetryOn::Grpc(at as u16 + 1))).ok_or_else(|| {
+            let near = did_you_mean(text, RETRY_ON.into_iter().chain(GRPC_CODES[1..].iter().copied()));
+            let words = RETRY_ON.map(|word| format!("`{word}`")).join(", ");
+            (format!("{} is none of {words}, a status from 400 to 599, or a gRPC code", quoted(text)), near)
+        }),
+    }
+}
+
+const UPSTREAM_ERROR: &str = "upstream_error";
+
+/// Reads what a fallback is for.
+pub(super) fn cause(text: &str) -> Result<Cause, Complaint> {
+    if text == UPSTREAM_ERROR {
+        return Ok(Cause::UpstreamError);
+    }
+    let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == text);
+    reason.map(Cause::Reason).ok_or_else(|| {
+        let words = Reason::ALL.iter().map(|reason| reason.as_str()).chain([UPSTREAM_ERROR]);
+        (format!("{} is no reason for a fallback", quoted(text)), did_you_mean(text, words))
+    })
+}
+
+/// Reads a gRPC code.
+pub(super) fn grpc_code(text: &str) -> Result<u16, Complaint> {
+    let by_name = || GRPC_CODES.iter().position(|word| *word == text.to_ascii_lowercase());
+    let code = count(text).ok().map(|number| number as usize).filter(|number| *number < GRPC_CODES.len());
+    code.or_else(by_name).map(|code| code as u16).ok_or_else(|| {
+        (format!("{} is no gRPC code", quoted(text)), did_you_mean(&text.to_ascii_lowercase(), GRPC_CODES))
+    })
+}
+
+/// Reads bytes in base64.
+pub(super) fn base64(text: &str) -> Result<Vec<u8>, Complaint> {
+    STANDARD.decode(text).map_err(|why| (format!("{} is not base64: {why}", quoted(text)), None))
+}
+
+/// Reads a percentile.
+pub(super) fn percentile(text: &str) -> Option<u8> {
+    text.strip_prefix('p').filter(|_| is_percentile(text))?.parse().ok()
 }
 
 fn is_percentile(text: &str) -> bool {

@@ -33,12 +33,6 @@ fn of(shape: &Shape) -> Value {
         Map::None => {}
         Map::Json => forms.push(json!({})),
         Map::Keys(tables) => forms.push(object(tables, only_a_map)),
-        Map::OneOf(tables) => {
-            let mut one = object(tables, false);
-            one["minProperties"] = json!(1);
-            one["maxProperties"] = json!(1);
-            forms.push(one);
-        }
         Map::Names(tables) => {
             // A name with nothing under it lacks a source; a section with nothing under it is fine.
             forms.push(json!({ "type": ["object", "null"], "additionalProperties": object(tables, false) }));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{
-    Protocol, Service, Source, address, keys,
+    Protocol, Service, Source, address, fallback, keys,
     layers::Leaves,
     pairs,
     problem::{Report, join, quoted},
@@ -23,6 +23,7 @@ pub(super) fn resolve(
     let leaves = Leaves::of_service(defaults, &entry.node);
     pairs::check(&leaves, path, report);
     pairs::key_pair(entry.node.get("tls"), &join(path, "tls"), report);
+    fallback::check(entry.node.get("fallback"), &join(path, "fallback"), report);
     let policy = leaves.policy();
     if policy.protocol == Protocol::Tcp && entry.node.get("listen").is_none() {
         let message = format!("the tcp service {} has no `listen`", quoted(&entry.key));

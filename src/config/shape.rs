@@ -51,8 +51,6 @@ pub(super) enum Map {
     None,
     /// Any of these keys.
     Keys(Tables),
-    /// Exactly one of these keys.
-    OneOf(Tables),
     /// Names, each with a map of these keys.
     Names(Tables),
     /// Any JSON value.
@@ -137,13 +135,6 @@ pub(super) fn check(node: &Node, shape: &Shape, path: &str, report: &mut Report<
             }
         }
         (Value::Map(entries), Map::Keys(tables), _) => check_keys(entries, tables, path, report),
-        (Value::Map(entries), Map::OneOf(tables), _) => {
-            check_keys(entries, tables, path, report);
-            if entries.len() != 1 {
-                let names: Vec<_> = tables.iter().copied().flatten().map(|key| format!("`{}`", key.name())).collect();
-                report.error(node.place, path, format!("exactly one of {} belongs here", names.join(", ")), None);
-            }
-        }
         (Value::Map(entries), Map::Names(tables), _) => {
             for Entry { key, place, node } in entries {
                 check_value(node, *place, &Shape::map(tables), &join(path, key), report);

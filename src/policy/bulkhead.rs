@@ -33,11 +33,33 @@ pub struct Settings {
     pub per_endpoint: Option<u32>,
     /// How the limit follows the service's latency; `max` is its ceiling. Off by default.
     pub adaptive: Option<super::adaptive::Settings>,
+    /// How much calls matter whose path begins so; the first that fits holds. None by default.
+    pub priorities: Vec<(String, Priority)>,
+}
+
+/// How much a call matters when not all can be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// More than any other.
+    Critical,
+    /// More than most.
+    High,
+    /// As much as most.
+    Normal,
+    /// Less than most.
+    Low,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max: 100, queue: 0, wait: Duration::from_millis(50), per_endpoint: None, adaptive: None }
+        Self {
+            max: 100,
+            queue: 0,
+            wait: Duration::from_millis(50),
+            per_endpoint: None,
+            adaptive: None,
+            priorities: Vec::new(),
+        }
     }
 }
 

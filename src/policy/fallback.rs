@@ -82,6 +82,16 @@ pub enum Grpc {
     Status(u16, String),
 }
 
+impl Cause {
+    /// The word for it in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reason(reason) => reason.as_str(),
+            Self::UpstreamError => "upstream_error",
+        }
+    }
+}
+
 impl Default for LastGood {
     fn default() -> Self {
         Self { age: Duration::from_secs(600), max_body: 1 << 20, force: false }

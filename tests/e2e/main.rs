@@ -25,6 +25,7 @@ mod inbound;
 mod lifecycle;
 mod malformed;
 mod reload;
+mod retry;
 mod reuse;
 #[path = "../discovery/server.rs"]
 #[allow(dead_code, unreachable_pub, reason = "what discovery's own tests need of it is more")]

@@ -6,6 +6,17 @@ use outrigger::{app, config::Config, model::ServiceName, service::view::ServiceV
 
 use super::{Client, Origin, Reply, eventually};
 
+/// Without what is on by default and goes round a failure, where the test's YAML does not speak of it: most tests want
+/// to see the failure itself.
+fn plain(mut config: Config, yaml: &str) -> Config {
+    for service in config.services.values_mut() {
+        let policy = &mut std::sync::Arc::make_mut(service).policy;
+        policy.retry.take_if(|_| !yaml.contains("retry"));
+        policy.ejection.take_if(|_| !yaml.contains("ejection"));
+    }
+    config
+}
+
 /// A running sidecar; it stops when dropped.
 pub(crate) struct Sidecar {
     running: Option<app::Sidecar>,
@@ -62,7 +73,7 @@ impl Sidecar {
         let listen = format!("listen: {{http: '127.0.0.1:0', observe: '127.0.0.1:0', admin: '{}'}}\n", admin.display());
         let loaded =
             Config::parse("test.yaml", &(listen + yaml), &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
-        let running = app::Sidecar::start(loaded.config).unwrap();
+        let running = app::Sidecar::start(plain(loaded.config, yaml)).unwrap();
         Self { addresses: running.addresses().clone(), running: Some(running), admin, _folder: folder }
     }
 
