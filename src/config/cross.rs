@@ -6,12 +6,13 @@ use std::{
 };
 
 use super::{
-    Config, Inbound, address,
+    Config, Inbound, address, fallback,
     problem::{Report, join, quoted, shown},
     raw::{Node, Place, Value},
     resolve::Written,
     scalar, units,
 };
+use crate::model::ServiceName;
 
 /// Checks the whole against itself. `config` holds what could be read, `file` the places.
 pub(super) fn check(config: &Config, file: &Written<'_>, report: &mut Report<'_>) {
@@ -21,6 +22,20 @@ pub(super) fn check(config: &Config, file: &Written<'_>, report: &mut Report<'_>
     conflicts(&listeners, report);
     loops(file, &listeners, report);
     inbound(file, &listeners, report);
+    fallbacks(config, file, report);
+}
+
+/// Where each service's chain is written: with the service, or with `defaults`.
+fn fallbacks(config: &Config, file: &Written<'_>, report: &mut Report<'_>) {
+    fallback::check(file.at("defaults.fallback"), "defaults.fallback", report);
+    let services = file.at("services").map(Node::entries).unwrap_or_default();
+    let place = |name: &ServiceName| {
+        let entry = services.iter().find(|entry| scalar::service(&entry.key).is_ok_and(|key| key == *name));
+        let own = entry.and_then(|entry| entry.node.entry("fallback")).map(|entry| entry.place);
+        let at = own.or_else(|| file.at("defaults.fallback").map(|node| node.place));
+        (at.unwrap_or_default(), join(&join("services", name.as_str()), "fallback"))
+    };
+    fallback::check_ways(&config.services, &place, report);
 }
 
 fn ttl(config: &Config, file: &Written<'_>, report: &mut Report<'_>) {

@@ -1,18 +1,24 @@
 //! A fallback's chain of steps: from the list as written to what each step does, and what is wrong with one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 
 use super::{
-    keys,
-    problem::{Report, join, quoted},
-    raw::{Node, Value},
+    Protocol, Service, keys,
+    problem::{Report, did_you_mean, join, quoted},
+    raw::{Node, Place, Value},
     scalar::{self, Complaint, switch},
     units,
 };
-use crate::policy::fallback::{Body, Grpc, LastGood, Respond, Step, With};
+use crate::{
+    model::ServiceName,
+    policy::fallback::{Body, Grpc, LastGood, Respond, Step, With},
+};
 
 /// What a step can be.
 const KINDS: [&str; 3] = ["last_good", "service", "respond"];
@@ -166,7 +172,7 @@ const IS_FRAMING: [&str; 6] =
 /// A step in one line, as `explain` shows it.
 pub(super) fn show(step: &Step) -> String {
     let mut text = match &step.with {
-        With::LastGood(last_good) => format!("last_good: {}", show_time(last_good.age)),
+        With::LastGood(last_good) => format!("last_good: {}", units::show_duration(last_good.age)),
         With::Service(name) => format!("service: {name}"),
         With::Respond(respond) => format!("respond: {}", respond.status.as_u16()),
     };
@@ -177,6 +183,123 @@ pub(super) fn show(step: &Step) -> String {
     text
 }
 
-fn show_time(time: Duration) -> String {
-    units::show_duration(time)
+/// The services that a chain leads to.
+fn services(steps: &[Step]) -> impl Iterator<Item = &ServiceName> {
+    steps.iter().filter_map(|step| match &step.with {
+        With::Service(name) => Some(name),
+        _ => None,
+    })
+}
+
+/// Chains lead to services that exist, and never back: a call that falls from one service to another must come to
+/// an end. `place` finds where a service's chain is written.
+pub(super) fn check_ways(
+    services_by_name: &BTreeMap<ServiceName, Arc<Service>>,
+    place: &dyn Fn(&ServiceName) -> (Place, String),
+    report: &mut Report<'_>,
+) {
+    let named = |name: &ServiceName| {
+        services_by_name.get(name).or_else(|| services_by_name.values().find(|service| service.aliases.contains(name)))
+    };
+    for (name, service) in services_by_name {
+        for to in services(&service.policy.fallback) {
+            let (at, path) = place(name);
+            match named(to) {
+                None => {
+                    let near = did_you_mean(to.as_str(), services_by_name.keys().map(ServiceName::as_str));
+                    report.error(at, &path, format!("no service is called {}", quoted(to.as_str())), near);
+                }
+                Some(other) if other.policy.protocol == Protocol::Tcp => {
+                    let message = format!(
+                        "{} carries bytes, and cannot answer for {}",
+                        quoted(to.as_str()),
+                        quoted(name.as_str())
+                    );
+                    report.error(at, &path, message, Some("name a service that speaks HTTP".to_owned()));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    let mut seen: BTreeSet<&ServiceName> = BTreeSet::new();
+    for start in services_by_name.keys().filter(|name| !services_by_name[*name].policy.fallback.is_empty()) {
+        if let Some(way) = way_back(start, start, &named, &mut vec![start])
+            && way.iter().all(|name| !seen.contains(name))
+        {
+            let (at, path) = place(start);
+            let round = way.iter().chain([&start]).map(|name| name.as_str()).collect::<Vec<_>>().join(" → ");
+            let hint = Some("let the last of them answer by `respond`, or not at all".to_owned());
+            report.error(at, &path, format!("the fallbacks go round in a circle: {round}"), hint);
+            seen.extend(way);
+        }
+    }
+}
+
+/// The way from `here` on that ends where it began.
+fn way_back<'a>(
+    start: &ServiceName,
+    here: &ServiceName,
+    named: &dyn Fn(&ServiceName) -> Option<&'a Arc<Service>>,
+    way: &mut Vec<&'a ServiceName>,
+) -> Option<Vec<&'a ServiceName>> {
+    let service = named(here)?;
+    for next in services(&service.policy.fallback).filter_map(named) {
+        if next.name == *start {
+            return Some(way.clone());
+        }
+        if way.iter().any(|name| **name == next.name) {
+            continue;
+        }
+        way.push(&next.name);
+        if let Some(found) = way_back(start, &next.name, named, way) {
+            return Some(found);
+        }
+        way.pop();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, describe};
+
+    #[test]
+    fn what_is_written_is_what_answers() {
+        let text = "services: { a: { dns: a:80, fallback: [{ respond: { status: 203, headers: { X-Degraded: 1 }, json: { state: unknown, n: 1.5, ok: false, no: null, text: '7 days', list: [a] } } }, { respond: { body: sorry, headers: { content-type: text/html } } }, { last_good: on, on: [upstream_error, no_endpoints], max: 3 }] } }";
+        let loaded = Config::parse("t.yaml", text, &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+        let service = &loaded.config.services["a"];
+        let [Step { with: With::Respond(json), .. }, Step { with: With::Respond(html), .. }, last] =
+            &service.policy.fallback[..]
+        else {
+            panic!("{:?}", service.policy.fallback)
+        };
+        let shown = |respond: &Respond| {
+            let headers = respond.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
+            (respond.status.as_u16(), headers.collect::<Vec<_>>(), respond.body.clone())
+        };
+        let body = r#"{"list":["a"],"n":1.5,"no":null,"ok":false,"state":"unknown","text":"7 days"}"#;
+        let headers = vec!["x-degraded: 1".to_owned(), "content-type: application/json".to_owned()];
+        assert_eq!(shown(json), (203, headers, Body::Bytes(body.into())));
+        assert_eq!(shown(html), (200, vec!["content-type: text/html".to_owned()], Body::Bytes("sorry".into())));
+        assert_eq!((last.max, last.with.clone()), (3, With::LastGood(LastGood::default())));
+        let described = describe(service);
+        let (_, chain, _) = described.iter().find(|(key, ..)| *key == "fallback").unwrap();
+        assert_eq!(
+            chain,
+            "[{ respond: 203 }, { respond: 200 }, { last_good: 10m, on: [upstream_error, no_endpoints] }]"
+        );
+    }
+
+    #[test]
+    fn a_service_s_own_chain_replaces_that_of_defaults() {
+        let text = "defaults: { fallback: [{ last_good: on }] }\nservices: { a: { dns: a:80 }, b: { dns: b:80, fallback: off }, c: { dns: c:80, fallback: [{ service: a }] }, d: { dns: d:1, listen: 0, protocol: tcp } }";
+        let loaded = Config::parse("t.yaml", text, &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+        let of = |name: &str| {
+            loaded.config.services[name].policy.fallback.iter().map(|step| step.with.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("a"), [With::LastGood(LastGood::default())]);
+        assert_eq!(of("c"), [With::Service(ServiceName::parse("a").unwrap())]);
+        assert_eq!((of("b"), of("d")), (vec![], vec![]));
+    }
 }

@@ -306,7 +306,7 @@ pub(super) const ROOT: Shape = Shape::map(&[FILE]);
 
 /// What holds for the key at this path when nobody writes it: config text.
 pub(super) fn default(path: &str) -> &'static str {
-    let sections = [LISTEN, VIP, RESOLVER, TTL, LIMITS, LOG, DRAIN, INBOUND_TLS, FILE];
+    let sections = [LISTEN, VIP, RESOLVER, TTL, LIMITS, LOG, DRAIN, INBOUND_TLS, FILE, FALLBACK, LAST_GOOD, RESPOND];
     let rows = sections.into_iter().flatten().chain(leaves());
     rows.into_iter().find(|key| key.path == path).map_or("", |key| key.default)
 }

@@ -4,13 +4,13 @@
 
 use super::{
     Policy, Protocol, Provenance,
-    layers::Leaves,
+    layers::{Leaves, OF_CALLS},
     problem::{Report, join},
     raw::{Entry, Node, Value},
     scalar::switch,
     units,
 };
-use crate::policy::balance::Settings as Balance;
+use crate::policy::{balance::Settings as Balance, retry::Hedge};
 
 /// Checks the policies of one service, or of the receiving side, which stands at `path`.
 pub(super) fn check(leaves: &Leaves<'_>, path: &str, report: &mut Report<'_>) {
@@ -23,6 +23,10 @@ pub(super) fn check(leaves: &Leaves<'_>, path: &str, report: &mut Report<'_>) {
     pairs.breaker(report);
     pairs.tls(report);
     pairs.cors(report);
+    pairs.retry(report);
+    pairs.ejection(report);
+    pairs.health_check(report);
+    pairs.failure_if(report);
 }
 
 struct Pairs<'a> {
@@ -85,6 +89,53 @@ impl Pairs<'_> {
         }
     }
 
+    fn retry(&self, report: &mut Report<'_>) {
+        let (Some(retry), request) = (&self.policy.retry, self.policy.timeout.request) else { return };
+        if request.is_some_and(|request| retry.backoff >= request) {
+            let message =
+                "`retry.backoff` is no shorter than `timeout.request`: hardly a retry is ever made".to_owned();
+            self.warn("retry.backoff", message, None, report);
+        }
+        if retry.backoff > retry.max_backoff {
+            let message = "`retry.backoff` is longer than `retry.max_backoff`: it has no effect".to_owned();
+            self.warn("retry.backoff", message, None, report);
+        }
+        if let Some(Hedge::After(after)) = self.policy.hedge
+            && request.is_some_and(|request| after >= request)
+        {
+            let message = "`hedge` is no shorter than `timeout.request`: no hedge is ever made".to_owned();
+            self.warn("hedge", message, None, report);
+        }
+    }
+
+    fn ejection(&self, report: &mut Report<'_>) {
+        let Some(ejection) = &self.policy.ejection else { return };
+        if ejection.first > ejection.longest {
+            let message = "`ejection.for` is longer than `ejection.max_for`: it has no effect".to_owned();
+            self.warn("ejection.for", message, None, report);
+        }
+    }
+
+    fn health_check(&self, report: &mut Report<'_>) {
+        let kinds = ["tcp", "http", "grpc"].map(|kind| format!("health_check.{kind}"));
+        let written = kinds.iter().filter(|path| self.leaves.is_written(path)).count();
+        if written > 1 {
+            let hint = "keep one of `tcp`, `http` and `grpc`".to_owned();
+            self.error("health_check", "an endpoint is checked in one way", hint, report);
+        }
+    }
+
+    fn failure_if(&self, report: &mut Report<'_>) {
+        if self.policy.failure_if.is_none() {
+            return;
+        }
+        for (more, of) in [("failure_if.equals", "failure_if.json"), ("failure_if.value", "failure_if.header")] {
+            if self.leaves.is_written(more) && !self.leaves.is_written(of) {
+                self.error(more, &format!("`{more}` counts only with `{of}`"), format!("add `{of}`"), report);
+            }
+        }
+    }
+
     fn tls(&self, report: &mut Report<'_>) {
         let Some(tls) = &self.policy.tls else { return };
         if tls.unverified {
@@ -119,6 +170,16 @@ impl Pairs<'_> {
         if by_service("cors") && self.policy.cors.is_some() {
             let hint = "with `protocol: tcp`, leave `cors` out".to_owned();
             self.error("cors", "bytes have no origin that could be allowed", hint, report);
+        }
+        for policy in OF_CALLS.into_iter().filter(|policy| *policy != "cors" && by_service(policy)) {
+            if !matches!(self.leaves.text(policy), "off") {
+                let hint = format!("with `protocol: tcp`, leave `{policy}` out");
+                self.error(policy, &format!("bytes have no use for `{policy}`"), hint, report);
+            }
+        }
+        if by_service("health_check") && matches!(self.leaves.text("health_check"), "http" | "grpc") {
+            let hint = "with `protocol: tcp`, write `health_check: tcp`".to_owned();
+            self.error("health_check", "what speaks no HTTP cannot be asked by HTTP", hint, report);
         }
         if by_service("timeout.tunnel") && self.leaves.text("timeout.tunnel") != "off" {
             let message = "`timeout.tunnel` has no effect on a tcp service".to_owned();

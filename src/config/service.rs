@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 
 use super::{
-    Protocol, Service, Source, address, fallback, keys,
+    Protocol, Provenance, Service, Source, address, fallback, keys,
     layers::Leaves,
     pairs,
     problem::{Report, join, quoted},
     raw::{Entry, Node, Value},
     scalar,
 };
-use crate::model::ServiceName;
+use crate::{
+    model::ServiceName,
+    policy::fallback::{Step, With},
+};
 
 /// Reads one checked entry of `services:`; `None` when it has no source that could be read.
 pub(super) fn resolve(
@@ -24,7 +27,12 @@ pub(super) fn resolve(
     pairs::check(&leaves, path, report);
     pairs::key_pair(entry.node.get("tls"), &join(path, "tls"), report);
     fallback::check(entry.node.get("fallback"), &join(path, "fallback"), report);
-    let policy = leaves.policy();
+    let mut policy = leaves.policy();
+    if let Provenance::Defaults(_) = leaves.provenance_of("fallback") {
+        // What all services fall back to does not fall back to itself.
+        let leads_here = |step: &Step| matches!(&step.with, With::Service(to) if to == name);
+        policy.fallback = policy.fallback.iter().filter(|step| !leads_here(step)).cloned().collect();
+    }
     if policy.protocol == Protocol::Tcp && entry.node.get("listen").is_none() {
         let message = format!("the tcp service {} has no `listen`", quoted(&entry.key));
         let hint = "bytes name no service: give it a port of its own, as `listen: 127.0.0.1:5432`";
