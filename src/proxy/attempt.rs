@@ -144,6 +144,7 @@ impl Attempt {
             return;
         }
         self.settle(now, outcome);
+        self.service.report(&mut self.slot, now, outcome.judgement());
         self.service.metrics().attempt_ended(outcome);
     }
 }

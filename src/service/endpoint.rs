@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::now;
+use super::{ejection::Record, now};
 use crate::{
     model::{Endpoint, EndpointSet},
     net::tls::Client,
@@ -35,6 +35,7 @@ struct State {
     outstanding: AtomicU32,
     latency: AtomicU64,
     draining: AtomicBool,
+    record: Record,
 }
 
 impl Live {
@@ -45,6 +46,7 @@ impl Live {
             outstanding: AtomicU32::new(0),
             latency: AtomicU64::new(PeakEwma::new(epoch()).pack()),
             draining: AtomicBool::new(false),
+            record: Record::default(),
         });
         Arc::new(Self { endpoint, target, hash_id, state })
     }
@@ -81,6 +83,11 @@ impl Live {
         self.state.draining.load(Ordering::Relaxed)
     }
 
+    /// Its record with ejection.
+    pub(super) fn record(&self) -> &Record {
+        &self.state.record
+    }
+
     /// Takes it out of rotation; what is in flight finishes.
     pub fn drain(&self) {
         self.state.draining.store(true, Ordering::Relaxed);
@@ -102,7 +109,7 @@ impl Live {
             self.state.outstanding.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Slot { live: self.clone() })
+        Some(Slot { live: self.clone(), probe: false })
     }
 
     fn observe(&self, now: Instant, rtt: Duration) {
@@ -154,7 +161,7 @@ fn host(authority: &str) -> &str {
 }
 
 /// What latencies are counted from; the same for all.
-fn epoch() -> Instant {
+pub(super) fn epoch() -> Instant {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
     *EPOCH.get_or_init(now)
 }
@@ -163,12 +170,24 @@ fn epoch() -> Instant {
 #[derive(Debug)]
 pub struct Slot {
     live: Arc<Live>,
+    /// The attempt finds out whether an ejected endpoint is back.
+    probe: bool,
 }
 
 impl Slot {
     /// The endpoint.
     pub fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// Makes its attempt the endpoint's probe.
+    pub(super) fn begin_probe(&mut self) {
+        self.probe = true;
+    }
+
+    /// Whether its attempt was the endpoint's probe; asked once.
+    pub(super) fn take_probe(&mut self) -> bool {
+        std::mem::take(&mut self.probe)
     }
 
     /// Tells the balancer how long the endpoint took to begin its answer.

@@ -13,6 +13,7 @@
 
 mod breaker;
 mod bulkhead;
+mod ejection;
 mod endpoint;
 mod inbound;
 mod lifecycle;
@@ -32,6 +33,7 @@ use arc_swap::{ArcSwap, Guard};
 
 pub use breaker::{Breaker, BreakerOpen, Trial};
 pub use bulkhead::{Bulkhead, BulkheadFull, Permit};
+use ejection::Ejections;
 pub use endpoint::{Live, LiveSet, Slot};
 pub use inbound::Inbound;
 pub use lifecycle::{Lifecycle, Readiness};
@@ -70,6 +72,7 @@ pub struct Service {
     bulkhead: Option<Arc<Bulkhead>>,
     breaker: Option<Arc<Breaker>>,
     retries: Option<Arc<Retries>>,
+    ejections: Arc<Ejections>,
     endpoints: Arc<Endpoints>,
     tls: Option<Arc<Client>>,
     /// One a worker, each locked by its own worker alone.
@@ -152,6 +155,7 @@ impl Service {
             }
             None => Arc::new(Retries::new(settings, now)),
         });
+        let ejections = old.map(|old| old.ejections.clone()).unwrap_or_default();
         let endpoints = match old.filter(|old| old.config.source == config.source) {
             Some(old) if same_tls(old.tls.as_ref(), tls.as_ref()) => old.endpoints.clone(),
             // Connections to the same endpoints, but of another kind.
@@ -171,7 +175,7 @@ impl Service {
             }),
         };
         let balancers = (0..workers).map(|_| Mutex::new(Balancer::new(&config.policy.balance))).collect();
-        Self { config, metrics, bulkhead, breaker, retries, endpoints, tls, balancers }
+        Self { config, metrics, bulkhead, breaker, retries, ejections, endpoints, tls, balancers }
     }
 
     /// Picks the endpoint of an attempt for a worker, and counts the attempt there. `key` is the hash of what
@@ -199,11 +203,26 @@ impl Service {
         let (live, generation) = (set.live(), set.generation());
         let limit = self.config.policy.bulkhead.as_ref().and_then(|bulkhead| bulkhead.per_endpoint);
         let usable = |i: usize| !live[i].is_draining() && limit.is_none_or(|limit| live[i].outstanding() < limit);
-        let untried = |i: usize| usable(i) && !tried.contains(&live[i].endpoint().addr);
+        let untried = |i: usize| !tried.contains(&live[i].endpoint().addr);
+        let rotation = self.ejections.rotation(self.config.policy.ejection.as_ref(), now, random);
+        if rotation.is_some()
+            && let Some(probe) = live.iter().position(|live| live.record().is_out() && !live.is_draining())
+            && let Some(slot) = (probe..live.len()).find_map(|i| probe_slot(live, i, &usable, &untried, limit, now))
+        {
+            return Ok(slot);
+        }
+        let in_turn = |i: usize| rotation.is_none_or(|rotation| rotation.has(&live[i]));
+        let in_rotation = |i: usize| rotation.is_none() || !live[i].record().is_out();
         let mut balancer = lock(&self.balancers[worker % self.balancers.len()]);
-        let mut pick = || match balancer.pick(generation, live, untried, key, now, random) {
-            None if !tried.is_empty() => balancer.pick(generation, live, usable, key, now, random),
-            picked => picked,
+        // From what is best to what there is: an ejected endpoint only where there is no other.
+        let mut pick = || {
+            let mut of = |fits: &dyn Fn(usize) -> bool| balancer.pick(generation, live, fits, key, now, random);
+            of(&|i| usable(i) && untried(i) && in_turn(i))
+                .or_else(|| rotation.and_then(|_| of(&|i| usable(i) && untried(i) && in_rotation(i))))
+                .or_else(|| if tried.is_empty() { None } else { of(&|i| usable(i) && in_rotation(i)) })
+                .or_else(|| {
+                    rotation.filter(|_| !live.iter().any(|live| !live.record().is_out())).and_then(|_| of(&usable))
+                })
         };
         while let Some(i) = pick() {
             // Another worker may have taken the last place meanwhile; then it is no longer usable.
@@ -221,7 +240,9 @@ impl Service {
     /// Whether an endpoint is in rotation that is not among those `tried`.
     pub fn has_other(&self, tried: &[SocketAddr]) -> bool {
         let set = self.endpoints.live.load();
-        set.live().iter().any(|live| !live.is_draining() && !tried.contains(&live.endpoint().addr))
+        set.live()
+            .iter()
+            .any(|live| !live.is_draining() && !live.record().is_out() && !tried.contains(&live.endpoint().addr))
     }
 
     /// Its configuration.
@@ -322,6 +343,31 @@ impl Service {
 
 #[cfg(test)]
 mod tests;
+
+/// A slot at an ejected endpoint whose time has come, as its probe.
+fn probe_slot(
+    live: &[Arc<Live>],
+    i: usize,
+    usable: &impl Fn(usize) -> bool,
+    untried: &impl Fn(usize) -> bool,
+    limit: Option<u32>,
+    now: Instant,
+) -> Option<Slot> {
+    if !(usable(i) && untried(i) && live[i].record().probe(now)) {
+        return None;
+    }
+    let slot = live[i].begin(limit);
+    match slot {
+        Some(mut slot) => {
+            slot.begin_probe();
+            Some(slot)
+        }
+        None => {
+            live[i].record().give_up_probe(now);
+            None
+        }
+    }
+}
 
 /// Whether connections of the one kind serve as the other.
 fn same_tls(a: Option<&Arc<Client>>, b: Option<&Arc<Client>>) -> bool {

@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use super::{
-    Service,
+    Live, Service,
     view::{BreakerView, BulkheadView, EndpointView, EntryView, PolicyValueView, ServiceView, SourceView},
 };
 use crate::{
     config::{self, Protocol, Provenance, Source},
     model::Outcome,
-    policy::breaker::Mode,
+    policy::{breaker::Mode, ejection::State},
+    telemetry::ENDPOINT_STATES,
 };
 
 impl Service {
@@ -46,9 +47,12 @@ impl Service {
             metrics.bulkhead_limit.set(0);
         }
         let live = self.endpoints();
-        let draining = live.live().iter().filter(|live| live.is_draining()).count();
-        metrics.endpoints[0].set((live.live().len() - draining) as i64);
-        metrics.endpoints[1].set(draining as i64);
+        let mut counts = [0; ENDPOINT_STATES.len()];
+        for live in live.live() {
+            counts[state_of(live)] += 1;
+        }
+        metrics.endpoints.iter().zip(counts).for_each(|(gauge, count)| gauge.set(count));
+        self.settle_ejections(now);
         let age = self.source_status().last_answer.map(|last| now.saturating_duration_since(last));
         metrics.discovery_age.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
     }
@@ -72,14 +76,17 @@ impl Service {
     }
 
     fn endpoint_views(&self, now: Instant) -> Vec<EndpointView> {
-        let view = |live: &std::sync::Arc<super::Live>| {
+        let view = |live: &std::sync::Arc<Live>| {
             let endpoint = live.endpoint();
             EndpointView {
                 addr: endpoint.addr,
                 weight: endpoint.weight,
                 priority: endpoint.priority,
                 origin: format!("{} {}", endpoint.origin.kind.as_str(), endpoint.origin.detail),
-                state: if live.is_draining() { "draining" } else { "ready" }.into(),
+                state: ENDPOINT_STATES[state_of(live)].into(),
+                why: why_out(live),
+                out_ms: out_since(live).map(|since| millis(now.saturating_duration_since(since))),
+                probe_in_ms: probe_at(live).map(|until| millis(until.saturating_duration_since(now))),
                 in_flight: live.outstanding(),
                 latency_ms: live.latency(now).as_secs_f64() * 1e3,
             }
@@ -113,6 +120,38 @@ impl Service {
     fn call_counts(&self) -> BTreeMap<String, u64> {
         let counts = Outcome::words().into_iter().zip(&self.metrics().calls);
         counts.filter(|(_, n)| n.get() > 0).map(|(word, n)| (word.to_string(), n.get())).collect()
+    }
+}
+
+/// Where an endpoint stands, as a place in [`ENDPOINT_STATES`].
+fn state_of(live: &Live) -> usize {
+    let (state, is_down) = live.record().state();
+    match state {
+        _ if live.is_draining() => 1,
+        State::In { .. } => 0,
+        _ if is_down => 3,
+        State::Out { .. } | State::Probing { .. } => 2,
+    }
+}
+
+fn why_out(live: &Live) -> Option<String> {
+    match live.record().state().0 {
+        State::In { .. } => None,
+        State::Out { why, .. } | State::Probing { why, .. } => Some(why.as_str().to_owned()),
+    }
+}
+
+fn out_since(live: &Live) -> Option<Instant> {
+    match live.record().state().0 {
+        State::In { .. } => None,
+        State::Out { since, .. } | State::Probing { since, .. } => Some(since),
+    }
+}
+
+fn probe_at(live: &Live) -> Option<Instant> {
+    match live.record().state() {
+        (State::Out { until, .. }, false) => Some(until),
+        _ => None,
     }
 }
 

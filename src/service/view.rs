@@ -72,8 +72,17 @@ pub struct EndpointView {
     pub priority: u16,
     /// What named it, e.g. `dns orders`.
     pub origin: String,
-    /// `ready` or `draining`.
+    /// `ready`, `draining`, `ejected`, or `unhealthy` by active checks.
     pub state: String,
+    /// Why it is out of rotation.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub why: Option<String>,
+    /// For how long it has been out.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub out_ms: Option<u64>,
+    /// Until it is probed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub probe_in_ms: Option<u64>,
     /// Attempts outstanding.
     pub in_flight: u32,
     /// Its latency as the balancer sees it (peak EWMA).

@@ -41,6 +41,7 @@ struct Families {
     bulkhead_limit: IntGaugeVec,
     retries: IntCounterVec,
     retry_budget_exhausted: IntCounterVec,
+    ejections: IntCounterVec,
     endpoints: IntGaugeVec,
     discovery_updates: IntCounterVec,
     discovery_age: GaugeVec,
@@ -106,6 +107,12 @@ impl Side {
     }
 }
 
+/// The states of an endpoint; the `state` label of `outrigger_endpoints`.
+pub const ENDPOINT_STATES: [&str; 4] = ["ready", "draining", "ejected", "unhealthy"];
+
+/// Why endpoints are taken out of rotation; the `reason` label of `outrigger_ejections_total`.
+const EJECTION_REASONS: [&str; 4] = ["consecutive", "error_rate", "probe", "health_check"];
+
 /// What makes a further attempt necessary; the `reason` label of `outrigger_retries_total`.
 pub const RETRY_REASONS: [&str; 8] =
     ["connect", "reset", "timeout", "status", "grpc", "hedge", "reused_connection", "refused"];
@@ -163,6 +170,12 @@ impl Metrics {
                 "outrigger_retry_budget_exhausted_total",
                 "Attempts that were not made because the budget bore no more.",
                 &["service"],
+            ),
+            ejections: counters(
+                &registry,
+                "outrigger_ejections_total",
+                "Endpoints taken out of rotation, by reason.",
+                &["service", "reason"],
             ),
             endpoints: gauges(&registry, "outrigger_endpoints", "Endpoints, by state.", &["service", "state"]),
             discovery_updates: counters(
@@ -228,7 +241,8 @@ impl Metrics {
             name: name.into(),
             retry_budget_exhausted: f.retry_budget_exhausted.with_label_values(&[name]),
             retries_connect: f.retries.with_label_values(&[name, "connect"]),
-            endpoints: ["ready", "draining"].map(|state| f.endpoints.with_label_values(&[name, state])),
+            ejections: f.ejections.clone(),
+            endpoints: ENDPOINT_STATES.map(|state| f.endpoints.with_label_values(&[name, state])),
             discovery_age: f.discovery_age.with_label_values(&[name]),
             upstream_connections: f.connections.with_label_values(&[name, Side::Upstream.as_str()]),
         }
@@ -279,7 +293,10 @@ impl Metrics {
         for reason in RETRY_REASONS {
             let _ = f.retries.remove_label_values(&[name, reason]);
         }
-        for state in ["ready", "draining"] {
+        for reason in EJECTION_REASONS {
+            let _ = f.ejections.remove_label_values(&[name, reason]);
+        }
+        for state in ENDPOINT_STATES {
             let _ = f.endpoints.remove_label_values(&[name, state]);
         }
         for kind in [SourceKind::Static, SourceKind::File, SourceKind::Dns, SourceKind::Srv] {
@@ -341,8 +358,9 @@ pub struct ServiceMetrics {
     name: Box<str>,
     /// Attempts that the budget did not bear.
     pub retry_budget_exhausted: IntCounter,
-    /// Ready and draining endpoints; set when rendered.
-    pub endpoints: [IntGauge; 2],
+    ejections: IntCounterVec,
+    /// Endpoints by [`ENDPOINT_STATES`]; set when rendered.
+    pub endpoints: [IntGauge; 4],
     /// Set when rendered.
     pub discovery_age: Gauge,
     /// Open connections to the service's endpoints.
@@ -359,6 +377,11 @@ impl ServiceMetrics {
     /// Counts an attempt after a call's first, by what made it necessary: one of [`RETRY_REASONS`].
     pub fn retried(&self, reason: &'static str) {
         self.retries.with_label_values(&[&*self.name, reason]).inc();
+    }
+
+    /// Counts an endpoint that was taken out of rotation.
+    pub fn ejected(&self, reason: &'static str) {
+        self.ejections.with_label_values(&[&*self.name, reason]).inc();
     }
 
     /// Counts an attempt that ended.

@@ -12,6 +12,7 @@ mod breaker;
 mod bulkhead;
 mod chaos;
 mod discovery;
+mod ejection;
 mod entry;
 mod expect;
 mod failures;

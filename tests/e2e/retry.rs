@@ -193,7 +193,11 @@ async fn a_chunked_upload_that_still_streams_goes_to_both() {
 #[tokio::test]
 async fn an_endpoint_that_refuses_connections_costs_no_call() {
     let origin = Origin::ok("fine").await;
-    let yaml = format!("services: {{a: {{static: ['{}', '{}'], retry: on, breaker: off}}}}", free(), origin.addr());
+    let yaml = format!(
+        "services: {{a: {{static: ['{}', '{}'], balance: round_robin, retry: on, breaker: off}}}}",
+        free(),
+        origin.addr()
+    );
     let sidecar = Sidecar::start(&yaml).await;
     for _ in 0..6 {
         assert_eq!(send(&sidecar, "POST", "", "order").await.status, 200);

@@ -3,6 +3,9 @@ use crate::service::view::{EndpointView, EntryView, PolicyValueView};
 
 fn full() -> ServiceView {
     let endpoint = |last: u8, state: &str, latency_ms| EndpointView {
+        why: None,
+        out_ms: None,
+        probe_in_ms: None,
         addr: ([10, 0, 0, last], 8080).into(),
         weight: 1,
         priority: 0,
