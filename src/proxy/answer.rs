@@ -5,6 +5,7 @@
 //! byte, broken by the endpoint, dropped because the app went away) the end is recorded there, once.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     pin::Pin,
     rc::Rc,
@@ -46,6 +47,8 @@ pub(super) enum Answer {
     Empty,
     /// Our own, as yet unsent.
     Local(Option<Bytes>),
+    /// At hand as a whole.
+    Given(VecDeque<Frame<Bytes>>),
     /// An endpoint's, as it comes.
     Relayed(Box<Relayed>),
 }
@@ -351,6 +354,7 @@ impl Body for Answer {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Local(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Given(frames) => Poll::Ready(frames.pop_front().map(Ok)),
             Self::Relayed(relayed) => relayed.poll(cx),
         }
     }
@@ -359,6 +363,7 @@ impl Body for Answer {
         match self {
             Self::Empty => true,
             Self::Local(bytes) => bytes.is_none(),
+            Self::Given(frames) => frames.is_empty(),
             Self::Relayed(relayed) => {
                 let has_come = relayed.body.is_end_stream() && !relayed.tongue.has_last_word();
                 relayed.cut.is_none() && (relayed.rest.is_none() || has_come)
@@ -370,6 +375,10 @@ impl Body for Answer {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Local(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Given(frames) if frames.iter().any(Frame::is_trailers) => SizeHint::default(),
+            Self::Given(frames) => {
+                SizeHint::with_exact(frames.iter().filter_map(Frame::data_ref).map(Bytes::len).sum::<usize>() as u64)
+            }
             // What we add is not known before.
             Self::Relayed(relayed) if matches!(relayed.tongue, Tongue::Web(_)) => SizeHint::default(),
             Self::Relayed(relayed) => relayed.body.size_hint(),

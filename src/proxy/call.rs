@@ -19,6 +19,7 @@ use super::{
     connection::Peer,
     deadlines::{ATTEMPT, Limit},
     entry::{self, Routed},
+    fallback::{self, Fallen},
     gate::Gate,
     grpc::Dialect,
     head_scan::HeadFault,
@@ -27,7 +28,9 @@ use super::{
     local_reply,
     manner::{Manner, preflight},
     note::Note,
-    retry, tunnel, upgrade,
+    retry,
+    tap::Tap,
+    tunnel, upgrade,
     upload::{Upload, UploadFailure},
     worker::Worker,
 };
@@ -36,6 +39,9 @@ use crate::{
     policy::{balance, deadline::Deadline},
     service::{Permit, Service},
 };
+
+/// How much of an upload is kept for a fallback, in bytes, when no retry says so.
+const KEPT: usize = 64 * 1024;
 
 /// Everything known about one call under way. It ends with [`Call::end`]; one that is dropped before was
 /// given up by its app.
@@ -84,9 +90,27 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
     }
     let asked = prepare(&mut call, peer, head, body, host_names_service, manner.dialect);
     match journey(&mut call, &asked).await {
-        Ok(attempted) => relay(call, asked, attempted, peer, &manner),
-        // A fallback, once there are any, is tried here.
+        Ok(attempted) => {
+            let outcome = attempted.relayable.heard.outcome;
+            let fallen = Fallen::of_answer(outcome).filter(|fallen| fallback::is_at_hand(&call.service, *fallen));
+            if let Some(fallen) = fallen
+                && let Some(reply) = saved(&mut call, fallen, &asked, peer, &manner).await
+            {
+                let now = call.worker.now();
+                attempted.relayable.attempt.end(now, outcome);
+                call.end(now, outcome);
+                return reply;
+            }
+            relay(call, asked, attempted, Vec::new(), peer, &manner)
+        }
         Err(failure) => {
+            if let Some(fallen) = Fallen::of(&failure)
+                && let Some(reply) = saved(&mut call, fallen, &asked, peer, &manner).await
+            {
+                let now = call.worker.now();
+                call.end(now, failure.outcome);
+                return reply;
+            }
             peer.answer_ended();
             let mut reply = local_reply::reply(&failure, Some(call.service.name().as_str()), &manner, false);
             manner.decorate(&call, reply.headers_mut());
@@ -96,6 +120,27 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
             reply
         }
     }
+}
+
+/// What a fallback answers, if the service has one for this.
+async fn saved(
+    call: &mut Call,
+    fallen: Fallen,
+    asked: &Asked,
+    peer: &Peer,
+    manner: &Manner,
+) -> Option<Response<Answer>> {
+    if call.service.fallbacks().steps().is_empty() {
+        return None;
+    }
+    // A fallback is not one more outstanding call of the service that failed.
+    call.permit = None;
+    let mut reply = fallback::instead(call, fallen, asked, peer, manner).await?;
+    if !matches!(reply.body(), Answer::Relayed(_)) {
+        peer.answer_ended();
+    }
+    manner.decorate(call, reply.headers_mut());
+    Some(reply)
 }
 
 /// What can be said against a request before it is known whom it is for.
@@ -164,10 +209,7 @@ fn prepare(
     dialect: Dialect,
 ) -> Asked {
     let policy = &call.service.config().policy;
-    let hash_key = match &policy.balance {
-        balance::Settings::Hash(key) => hash_key(key, &head),
-        _ => None,
-    };
+    let hash_key = hash_key_of(&call.service, &head);
     let (hop, version) = (headers::strip_hop(&mut head.headers), head.version);
     head.headers.append(VIA, call.worker.vias(&peer.entry).entry(version));
     let upgrade = hop.upgrade.and_then(|protocol| {
@@ -181,8 +223,8 @@ fn prepare(
         let expects = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let (gate, key) = expects.then(Gate::closed).unzip();
         let (upload, progress) = Upload::streaming(body, peer.wire.as_ref(), policy.timeout.idle, gate);
-        if let Some(retry) = &policy.retry {
-            upload.keep(retry.body);
+        if policy.retry.is_some() || !policy.fallback.is_empty() {
+            upload.keep(policy.retry.as_ref().map_or(KEPT, |retry| retry.body));
         }
         (upload, Some(progress), key)
     };
@@ -195,7 +237,7 @@ fn prepare(
 }
 
 /// The policies, in their order. Whatever is refused or fails on the way leaves as a [`Failure`].
-async fn journey(call: &mut Call, asked: &Asked) -> Result<Attempted, Failure> {
+pub(super) async fn journey(call: &mut Call, asked: &Asked) -> Result<Attempted, Failure> {
     let now = admit(call).await?;
     retry::run(call, asked, now).await
 }
@@ -228,9 +270,17 @@ pub(super) async fn admit(call: &mut Call) -> Result<Instant, Failure> {
 }
 
 /// Hands the answer's head to the app, and the rest of the call to the answer's body.
-fn relay(mut call: Call, asked: Asked, attempted: Attempted, peer: &Peer, manner: &Manner) -> Response<Answer> {
+pub(super) fn relay(
+    mut call: Call,
+    asked: Asked,
+    attempted: Attempted,
+    mut taps: Vec<Tap>,
+    peer: &Peer,
+    manner: &Manner,
+) -> Response<Answer> {
     let Attempted { response, mut relayable } = attempted;
     let (mut head, body) = response.into_parts();
+    taps.extend(fallback::record(&call, &asked, &relayable.heard, &head).map(Tap::Recording));
     let upgrade = asked.terms.upgrade.filter(|_| head.status == StatusCode::SWITCHING_PROTOCOLS);
     if let Some(progress) = &relayable.progress {
         progress.answer_begun();
@@ -259,7 +309,7 @@ fn relay(mut call: Call, asked: Asked, attempted: Attempted, peer: &Peer, manner
         // Such an answer is not meant to end, and a half-open breaker not meant to wait for that.
         relayable.attempt.settle(call.worker.now(), relayable.heard.outcome);
     }
-    Response::from_parts(head, Answer::relay(body, call, relayable, Vec::new(), peer))
+    Response::from_parts(head, Answer::relay(body, call, relayable, taps, peer))
 }
 
 /// Server-sent events (HTML Living Standard §9.2).
@@ -269,6 +319,14 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
         media.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
     };
     headers.get(http::header::CONTENT_TYPE).is_some_and(essence)
+}
+
+/// The number that a request hashes to, for a service that balances by that.
+pub(super) fn hash_key_of(service: &Service, head: &Parts) -> Option<u64> {
+    match &service.config().policy.balance {
+        balance::Settings::Hash(key) => hash_key(key, head),
+        _ => None,
+    }
 }
 
 /// The number that a request's key hashes to; a request without the key has none.
@@ -302,6 +360,19 @@ impl Call {
     /// The call is over: its place in the bulkhead is free, its outcome counted and logged.
     pub(super) fn end(mut self, now: Instant, outcome: Outcome) {
         self.finish(now, outcome);
+    }
+
+    /// When it began.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Writes down that a fallback answered.
+    pub(super) fn note_fallback(&mut self, kind: &str, status: StatusCode) {
+        if let Some(note) = &mut self.note {
+            note.status = Some(status.as_u16());
+            note.details = Some(format!("answered by the fallback {kind}"));
+        }
     }
 
     /// Writes down what a local reply says.

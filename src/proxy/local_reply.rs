@@ -14,7 +14,8 @@ use serde::Serialize;
 use super::{Failure, answer::Answer, grpc::status, manner::Manner};
 use crate::model::Reason;
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// RFC 9209.
+pub(super) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// RFC 9457 §3.1, with our own members `service` and `reason`.
 #[derive(Serialize)]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use super::{coalesce::Lead, fallback::Recording};
-use crate::model::Outcome;
+use crate::{model::Outcome, service::Place};
 
 /// One listener.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(super) enum Tap {
     Recording(Recording),
     /// Tells the calls that share this one.
     Lead(Lead),
+    /// Only waits for the end.
+    Place(Place),
 }
 
 impl Tap {
@@ -24,6 +26,7 @@ impl Tap {
         match self {
             Self::Recording(recording) => recording.frame(frame),
             Self::Lead(lead) => lead.frame(frame),
+            Self::Place(_) => {}
         }
     }
 
@@ -32,6 +35,7 @@ impl Tap {
         match self {
             Self::Recording(recording) => recording.complete(outcome),
             Self::Lead(lead) => lead.complete(outcome),
+            Self::Place(place) => drop(place),
         }
     }
 }

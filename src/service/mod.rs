@@ -15,7 +15,9 @@ mod breaker;
 mod bulkhead;
 mod ejection;
 mod endpoint;
+mod fallback;
 mod inbound;
+mod last_good;
 mod lifecycle;
 mod picture;
 mod retry;
@@ -35,7 +37,9 @@ pub use breaker::{Breaker, BreakerOpen, Trial};
 pub use bulkhead::{Bulkhead, BulkheadFull, Permit};
 use ejection::Ejections;
 pub use endpoint::{Live, LiveSet, Slot};
+pub use fallback::{Fallbacks, Place, Ready};
 pub use inbound::Inbound;
+pub use last_good::{Kept, Key, KeyBuilder, LastGood};
 pub use lifecycle::{Lifecycle, Readiness};
 pub use retry::Retries;
 pub use table::{ForceError, Services, Table, Traffic};
@@ -73,6 +77,7 @@ pub struct Service {
     breaker: Option<Arc<Breaker>>,
     retries: Option<Arc<Retries>>,
     ejections: Arc<Ejections>,
+    fallbacks: Fallbacks,
     endpoints: Arc<Endpoints>,
     tls: Option<Arc<Client>>,
     /// One a worker, each locked by its own worker alone.
@@ -117,6 +122,7 @@ impl Service {
     pub fn new(
         config: Arc<config::Service>,
         tls: Option<Arc<Client>>,
+        fallbacks: Fallbacks,
         metrics: &Metrics,
         workers: usize,
         old: Option<&Self>,
@@ -175,7 +181,7 @@ impl Service {
             }),
         };
         let balancers = (0..workers).map(|_| Mutex::new(Balancer::new(&config.policy.balance))).collect();
-        Self { config, metrics, bulkhead, breaker, retries, ejections, endpoints, tls, balancers }
+        Self { config, metrics, bulkhead, breaker, retries, ejections, fallbacks, endpoints, tls, balancers }
     }
 
     /// Picks the endpoint of an attempt for a worker, and counts the attempt there. `key` is the hash of what
@@ -273,6 +279,11 @@ impl Service {
     /// What its retries and hedges share, unless both are off.
     pub fn retries(&self) -> Option<&Arc<Retries>> {
         self.retries.as_ref()
+    }
+
+    /// What is answered instead of its failures.
+    pub fn fallbacks(&self) -> &Fallbacks {
+        &self.fallbacks
     }
 
     /// Its endpoints, right now.

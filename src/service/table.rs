@@ -10,7 +10,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 
 use super::{
-    Inbound, Service, now,
+    Fallbacks, Inbound, LastGood, Service, now,
     tls::{self, Clients},
     view::ServiceView,
 };
@@ -31,6 +31,7 @@ pub struct Services {
     shared: SocketAddr,
     domain: Arc<str>,
     traffic: Traffic,
+    last_good: Arc<LastGood>,
 }
 
 /// What holds for all traffic, whatever the service.
@@ -69,7 +70,10 @@ impl Services {
             let client =
                 client.transpose().map_err(|error| tls::at(&format!("services.{}.tls", settings.name), &error))?;
             let before = before.map(|service| &**service);
-            let service = Arc::new(Service::new(settings.clone(), client, metrics, workers, before, now));
+            let fallbacks = Fallbacks::new(&settings.policy.fallback)
+                .map_err(|error| tls::at(&format!("services.{}", settings.name), &error))?;
+            let service = Service::new(settings.clone(), client, fallbacks, metrics, workers, before, now);
+            let service = Arc::new(service);
             for name in std::iter::once(&settings.name).chain(&settings.aliases) {
                 by_host.insert(name.as_str().into(), service.clone());
                 by_host.insert(format!("{name}.{}", config.domain).into(), service.clone());
@@ -80,13 +84,24 @@ impl Services {
         if let Some(settings) = &config.inbound {
             let before = old.and_then(|old| old.inbound.as_ref());
             let of_before = before.map(|inbound| &**inbound.service());
-            let service = Arc::new(Service::new(settings.service.clone(), None, metrics, workers, of_before, now));
+            let service = Arc::new(Service::new(
+                settings.service.clone(),
+                None,
+                Fallbacks::default(),
+                metrics,
+                workers,
+                of_before,
+                now,
+            ));
             list.push(service.clone());
             inbound = Some(Inbound::new(settings, service, before)?);
         }
         let traffic = Traffic { limits: config.limits, drain: config.drain.limit, access_log };
         let (shared, domain) = (config.listen.http, config.domain.clone());
-        Ok(Self { by_host, list, inbound, clients, shared, domain, traffic })
+        let last_good = old.map(|old| old.last_good.clone());
+        let last_good = last_good.unwrap_or_else(|| Arc::new(LastGood::counted(metrics.last_good_bytes())));
+        last_good.limit(config.limits.last_good);
+        Ok(Self { by_host, list, inbound, clients, shared, domain, traffic, last_good })
     }
 
     /// The receiving side.
@@ -130,6 +145,11 @@ impl Services {
     /// What holds for all traffic.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// The good answers that are kept for bad times.
+    pub fn last_good(&self) -> &Arc<LastGood> {
+        &self.last_good
     }
 
     /// The suffix of VIP names.

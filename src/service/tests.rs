@@ -12,7 +12,15 @@ use crate::{
 fn service(rest: &str, old: Option<&Service>) -> Service {
     let text = format!("services: {{a: {{{rest}}}}}");
     let config = Config::parse("t.yaml", &text, &|_| None).unwrap().config;
-    Service::new(config.services.values().next().unwrap().clone(), None, &Metrics::new(), 1, old, now())
+    Service::new(
+        config.services.values().next().unwrap().clone(),
+        None,
+        Fallbacks::default(),
+        &Metrics::new(),
+        1,
+        old,
+        now(),
+    )
 }
 
 fn set(revision: u64, endpoints: &[(u8, u32)]) -> EndpointSet {

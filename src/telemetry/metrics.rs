@@ -42,6 +42,9 @@ struct Families {
     retries: IntCounterVec,
     retry_budget_exhausted: IntCounterVec,
     ejections: IntCounterVec,
+    fallbacks: IntCounterVec,
+    fallback_refused: IntCounterVec,
+    last_good_bytes: IntGauge,
     endpoints: IntGaugeVec,
     discovery_updates: IntCounterVec,
     discovery_age: GaugeVec,
@@ -177,6 +180,22 @@ impl Metrics {
                 "Endpoints taken out of rotation, by reason.",
                 &["service", "reason"],
             ),
+            fallbacks: counters(
+                &registry,
+                "outrigger_fallbacks_total",
+                "Calls that a fallback answered, by its kind.",
+                &["service", "kind"],
+            ),
+            fallback_refused: counters(
+                &registry,
+                "outrigger_fallback_refused_total",
+                "Steps of fallbacks that could not answer: too many calls at once (full), or nothing to say (nothing).",
+                &["service", "kind", "why"],
+            ),
+            last_good_bytes: register(
+                &registry,
+                IntGauge::new("outrigger_last_good_bytes", "Bytes of good answers kept for fallbacks."),
+            ),
             endpoints: gauges(&registry, "outrigger_endpoints", "Endpoints, by state.", &["service", "state"]),
             discovery_updates: counters(
                 &registry,
@@ -242,6 +261,8 @@ impl Metrics {
             retry_budget_exhausted: f.retry_budget_exhausted.with_label_values(&[name]),
             retries_connect: f.retries.with_label_values(&[name, "connect"]),
             ejections: f.ejections.clone(),
+            fallbacks: f.fallbacks.clone(),
+            refused: f.fallback_refused.clone(),
             endpoints: ENDPOINT_STATES.map(|state| f.endpoints.with_label_values(&[name, state])),
             discovery_age: f.discovery_age.with_label_values(&[name]),
             upstream_connections: f.connections.with_label_values(&[name, Side::Upstream.as_str()]),
@@ -269,6 +290,11 @@ impl Metrics {
         self.0.connections.with_label_values(&[NO_SERVICE, Side::Downstream.as_str()])
     }
 
+    /// Bytes of good answers that are kept.
+    pub fn last_good_bytes(&self) -> IntGauge {
+        self.0.last_good_bytes.clone()
+    }
+
     /// Access log lines that were dropped.
     pub fn access_log_lost(&self) -> IntCounter {
         self.0.access_log_lost.clone()
@@ -292,6 +318,12 @@ impl Metrics {
         let _ = f.retry_budget_exhausted.remove_label_values(&[name]);
         for reason in RETRY_REASONS {
             let _ = f.retries.remove_label_values(&[name, reason]);
+        }
+        for kind in ["last_good", "service", "respond"] {
+            let _ = f.fallbacks.remove_label_values(&[name, kind]);
+            for why in ["full", "nothing"] {
+                let _ = f.fallback_refused.remove_label_values(&[name, kind, why]);
+            }
         }
         for reason in EJECTION_REASONS {
             let _ = f.ejections.remove_label_values(&[name, reason]);
@@ -359,6 +391,8 @@ pub struct ServiceMetrics {
     /// Attempts that the budget did not bear.
     pub retry_budget_exhausted: IntCounter,
     ejections: IntCounterVec,
+    fallbacks: IntCounterVec,
+    refused: IntCounterVec,
     /// Endpoints by [`ENDPOINT_STATES`]; set when rendered.
     pub endpoints: [IntGauge; 4],
     /// Set when rendered.
@@ -377,6 +411,16 @@ impl ServiceMetrics {
     /// Counts an attempt after a call's first, by what made it necessary: one of [`RETRY_REASONS`].
     pub fn retried(&self, reason: &'static str) {
         self.retries.with_label_values(&[&*self.name, reason]).inc();
+    }
+
+    /// Counts a call that a fallback answered.
+    pub fn fell_back(&self, kind: &'static str) {
+        self.fallbacks.with_label_values(&[&*self.name, kind]).inc();
+    }
+
+    /// Counts a step of a fallback that could not answer.
+    pub fn fallback_refused(&self, kind: &'static str, why: &'static str) {
+        self.refused.with_label_values(&[&*self.name, kind, why]).inc();
     }
 
     /// Counts an endpoint that was taken out of rotation.

@@ -16,6 +16,7 @@ mod ejection;
 mod entry;
 mod expect;
 mod failures;
+mod fallback;
 mod faults;
 mod framing;
 mod grpc;

@@ -1,18 +1,222 @@
-//! What is answered instead of a failure.
+//! What is answered instead of a failure: the steps of a service's fallback, in their order.
+//!
+//! ```text
+//! failure ─► step 1: for this failure? room? something to say? ─► answer, marked as what it is
+//!                │ no
+//!                ▼
+//!            step 2 … ─► local reply
+//! ```
+//!
+//! A fallback never hides that it is one: `Proxy-Status` names it and the reason, an older answer has an `Age`, the
+//! call counts under the reason that it was saved from.
 
-use bytes::Bytes;
-use http_body::Frame;
+mod given;
+mod last_good;
 
-use crate::model::Outcome;
+use std::time::Instant;
 
-/// A good answer in the making, to be kept for bad times.
-#[derive(Debug)]
-pub(super) struct Recording;
+use http::{HeaderValue, Method, Response, header::CONTENT_LENGTH};
 
-impl Recording {
-    /// A piece of the answer.
-    pub(super) fn frame(&mut self, _frame: &Frame<Bytes>) {}
+use super::{
+    Failure,
+    answer::Answer,
+    asked::{Asked, Terms},
+    call::{self, Call},
+    connection::Peer,
+    deadlines::Limit,
+    grpc::Dialect,
+    local_reply::PROXY_STATUS,
+    manner::Manner,
+    tap::Tap,
+};
+use crate::{
+    model::{Judgement, Outcome, Reason},
+    policy::fallback::{Cause, With},
+    service::{Place, Ready, Service},
+};
 
-    /// The answer is whole.
-    pub(super) fn complete(self, _outcome: Outcome) {}
+use given::Given;
+pub(super) use last_good::{Recording, record};
+
+/// What a call is to be saved from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fallen {
+    pub(super) cause: Cause,
+    pub(super) outcome: Outcome,
+}
+
+impl Fallen {
+    /// A failure that we would have to answer ourselves. One that the app is to blame for, or that nobody is there to
+    /// hear of, is none.
+    pub(super) fn of(failure: &Failure) -> Option<Self> {
+        let Outcome::Failed(reason) = failure.outcome else { return None };
+        Some(Self { cause: Cause::Reason(reason), outcome: failure.outcome })
+    }
+
+    /// The endpoint's own error.
+    pub(super) fn of_answer(outcome: Outcome) -> Option<Self> {
+        let is_error = matches!(outcome, Outcome::UpstreamError(_)) && outcome.judgement() == Judgement::Failure;
+        is_error.then_some(Self { cause: Cause::UpstreamError, outcome })
+    }
+
+    /// Whether a step is for it.
+    fn is_for(self, step: &Ready) -> bool {
+        match (&step.step.on, self.cause) {
+            (Some(on), cause) => on.contains(&cause),
+            // What is the caller's fault, or the configuration's, is not mended by another answer.
+            (None, Cause::Reason(reason)) => !matches!(reason, Reason::BadRequest | Reason::Loop),
+            (None, Cause::UpstreamError) => false,
+        }
+    }
+}
+
+/// Whether any step of a service is for this.
+pub(super) fn is_at_hand(service: &Service, fallen: Fallen) -> bool {
+    service.fallbacks().steps().iter().any(|step| fallen.is_for(step))
+}
+
+/// The answer of the first step that has one.
+pub(super) async fn instead(
+    call: &mut Call,
+    fallen: Fallen,
+    asked: &Asked,
+    peer: &Peer,
+    manner: &Manner,
+) -> Option<Response<Answer>> {
+    let service = call.service.clone();
+    if asked.terms.upgrade.is_some() {
+        return None;
+    }
+    for step in service.fallbacks().steps().iter().filter(|step| fallen.is_for(step)) {
+        let Some(place) = step.enter() else {
+            service.metrics().fallback_refused(kind(&step.step.with), "full");
+            continue;
+        };
+        let answer = match &step.step.with {
+            With::LastGood(settings) => last_good::find(call, settings, asked, manner),
+            With::Respond(respond) => {
+                given::respond(respond, &step.body, asked).map(|given| given.render(asked, manner))
+            }
+            With::Service(name) => by_service(call, name.as_str(), asked, place, peer, manner).await,
+        };
+        match answer {
+            Some(mut answer) => {
+                let said = proxy_status(kind(&step.step.with), fallen.cause);
+                answer.headers_mut().append(PROXY_STATUS, said);
+                service.metrics().fell_back(kind(&step.step.with));
+                call.note_fallback(kind(&step.step.with), answer.status());
+                return Some(answer);
+            }
+            None => service.metrics().fallback_refused(kind(&step.step.with), "nothing"),
+        }
+    }
+    None
+}
+
+/// The word for a kind of step.
+fn kind(with: &With) -> &'static str {
+    match with {
+        With::LastGood(_) => "last_good",
+        With::Service(_) => "service",
+        With::Respond(_) => "respond",
+    }
+}
+
+fn proxy_status(kind: &str, cause: Cause) -> HeaderValue {
+    let text = format!("outrigger; fallback={kind}; details=\"{}\"", cause.as_str());
+    HeaderValue::try_from(text).expect("the words of the failure table are plain ASCII")
+}
+
+/// Has another service answer, under its own policy, and within what the caller has left of its own time. What that
+/// service falls back to counts as its answer.
+async fn by_service(
+    call: &Call,
+    name: &str,
+    asked: &Asked,
+    place: Place,
+    peer: &Peer,
+    manner: &Manner,
+) -> Option<Response<Answer>> {
+    if !asked.may_be_sent_again() {
+        return None;
+    }
+    let service = call.worker.table.current().find(name)?.clone();
+    let now = call.worker.now();
+    let mut second = Call::begin(&call.worker, service, now, None);
+    second.deadline = second.deadline.no_later_than(call.deadline.end());
+    for limit in Limit::of(asked.terms.dialect, &asked.head.headers).into_iter().flatten() {
+        second.deadline = limit.shorten(second.deadline, call.started());
+    }
+    let asked = again(asked, &second.service);
+    // One service falls back to another, never in a circle: `check` has seen to that.
+    Box::pin(answer_of(second, asked, place, peer, manner, now)).await
+}
+
+async fn answer_of(
+    mut call: Call,
+    asked: Asked,
+    place: Place,
+    peer: &Peer,
+    manner: &Manner,
+    _now: Instant,
+) -> Option<Response<Answer>> {
+    let fallen = match call::journey(&mut call, &asked).await {
+        Ok(attempted) => {
+            let outcome = attempted.relayable.heard.outcome;
+            match Fallen::of_answer(outcome) {
+                None => return Some(call::relay(call, asked, attempted, vec![Tap::Place(place)], peer, manner)),
+                Some(fallen) => {
+                    attempted.relayable.attempt.end(call.worker.now(), outcome);
+                    fallen
+                }
+            }
+        }
+        Err(failure) => match Fallen::of(&failure) {
+            Some(fallen) => fallen,
+            None => {
+                let now = call.worker.now();
+                call.end(now, failure.outcome);
+                return None;
+            }
+        },
+    };
+    let answer = instead(&mut call, fallen, &asked, peer, manner).await;
+    let now = call.worker.now();
+    call.end(now, fallen.outcome);
+    answer
+}
+
+/// The same request to another service, which is called what its endpoints are called.
+fn again(asked: &Asked, service: &Service) -> Asked {
+    let Terms { progress, expects, dialect, version, callers_attempt, .. } = &asked.terms;
+    let terms = Terms {
+        progress: progress.clone(),
+        host_names_service: false,
+        hash_key: call::hash_key_of(service, &asked.head),
+        upgrade: None,
+        expects: expects.clone(),
+        dialect: *dialect,
+        version: *version,
+        callers_attempt: *callers_attempt,
+    };
+    Asked { head: asked.head.clone(), upload: asked.upload.again(), terms }
+}
+
+/// A whole answer of ours to a request.
+fn whole(mut response: Response<Answer>, length: usize, asked: &Asked) -> Response<Answer> {
+    if asked.terms.dialect == Dialect::Http {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if asked.head.method == Method::HEAD {
+        *response.body_mut() = Answer::Empty;
+    }
+    response
+}
+
+/// An answer that is at hand as a whole, for whoever speaks which dialect.
+impl Given {
+    fn render(self, asked: &Asked, manner: &Manner) -> Response<Answer> {
+        let (response, length) = self.into_response(asked, manner);
+        whole(response, length, asked)
+    }
 }
