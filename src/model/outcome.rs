@@ -121,6 +121,8 @@ impl Reason {
 pub enum UpstreamFault {
     /// A 5xx status.
     Status(StatusCode),
+    /// What the service's `failure_if` says of the answer.
+    Marked,
     /// A failing grpc-status, wherever it stood.
     Grpc(u16),
 }
@@ -207,6 +209,7 @@ impl Outcome {
                 StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => Judgement::Success,
                 _ => Judgement::Failure,
             },
+            Self::UpstreamError(UpstreamFault::Marked) => Judgement::Failure,
             Self::UpstreamError(UpstreamFault::Grpc(code)) => match code {
                 2 | 4 | 13 | 14 | 15 => Judgement::Failure,
                 _ => Judgement::Success,

@@ -45,6 +45,8 @@ pub(super) struct Terms {
     pub(super) version: http::Version,
     /// Which attempt of its caller's sidecar this call is, where that says so.
     pub(super) callers_attempt: Option<u32>,
+    /// The service speaks GraphQL, whose queries are POSTs that do no more when they are done twice.
+    pub(super) is_graphql: bool,
 }
 
 /// One attempt's way to its endpoint.

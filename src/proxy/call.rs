@@ -16,11 +16,13 @@ use super::{
     answer::Answer,
     asked::{Asked, Terms},
     attempt::{self, Attempted},
+    coalesce::{self, Lead, Part},
     connection::Peer,
     deadlines::{ATTEMPT, Limit},
     entry::{self, Routed},
     fallback::{self, Fallen},
     gate::Gate,
+    graphql,
     grpc::Dialect,
     head_scan::HeadFault,
     headers,
@@ -37,7 +39,7 @@ use super::{
 use crate::{
     model::{Outcome, Reason},
     policy::{balance, deadline::Deadline},
-    service::{Permit, Service},
+    service::{News, Permit, Service},
 };
 
 /// How much of an upload is kept for a fallback, in bytes, when no retry says so.
@@ -57,6 +59,8 @@ pub(super) struct Call {
     permit: Option<Permit>,
     pub(super) alarm: Lent,
     note: Option<Box<Note>>,
+    /// What its GraphQL operation is called.
+    operation: Option<String>,
     ended: bool,
 }
 
@@ -89,7 +93,22 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
         return reply;
     }
     let asked = prepare(&mut call, peer, head, body, host_names_service, manner.dialect);
-    match journey(&mut call, &asked).await {
+    let (lead, gone) = match coalesce::take_part(&call, &asked).await {
+        Ok(Part::Goes(lead)) => (lead, journey(&mut call, &asked).await),
+        Ok(Part::Gets(given, outcome)) => {
+            peer.answer_ended();
+            let mut reply = given.render(&asked, &manner);
+            manner.decorate(&call, reply.headers_mut());
+            let now = call.worker.now();
+            call.end(now, outcome);
+            return reply;
+        }
+        Err(failure) => (None, Err(failure)),
+    };
+    if is_graphql(&call.service) {
+        call.operation = graphql::name(&asked);
+    }
+    match gone {
         Ok(attempted) => {
             let outcome = attempted.relayable.heard.outcome;
             let fallen = Fallen::of_answer(outcome).filter(|fallen| fallback::is_at_hand(&call.service, *fallen));
@@ -101,9 +120,17 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
                 call.end(now, outcome);
                 return reply;
             }
-            relay(call, asked, attempted, Vec::new(), peer, &manner)
+            let mut taps = Vec::new();
+            if let Some(leader) = lead {
+                let (head, now) = (attempted.response.headers(), call.worker.now());
+                taps.extend(Lead::begin(leader, attempted.response.status(), head, now).map(Tap::Lead));
+            }
+            relay(call, asked, attempted, taps, peer, &manner)
         }
         Err(failure) => {
+            if let (Some(mut leader), Outcome::Failed(reason)) = (lead, failure.outcome) {
+                leader.tell(News::Failure(reason, (*failure.detail).into()));
+            }
             if let Some(fallen) = Fallen::of(&failure)
                 && let Some(reply) = saved(&mut call, fallen, &asked, peer, &manner).await
             {
@@ -223,7 +250,7 @@ fn prepare(
         let expects = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let (gate, key) = expects.then(Gate::closed).unzip();
         let (upload, progress) = Upload::streaming(body, peer.wire.as_ref(), policy.timeout.idle, gate);
-        if policy.retry.is_some() || !policy.fallback.is_empty() {
+        if policy.retry.is_some() || !policy.fallback.is_empty() || policy.failure_if.is_some() {
             upload.keep(policy.retry.as_ref().map_or(KEPT, |retry| retry.body));
         }
         (upload, Some(progress), key)
@@ -231,8 +258,19 @@ fn prepare(
     if let Some(note) = &mut call.note {
         note.upload = progress.clone();
     }
+    let is_graphql = is_graphql(&call.service);
     let callers_attempt = head.headers.get(ATTEMPT).and_then(|number| number.to_str().ok()?.parse().ok());
-    let terms = Terms { progress, host_names_service, hash_key, upgrade, expects, dialect, version, callers_attempt };
+    let terms = Terms {
+        progress,
+        host_names_service,
+        hash_key,
+        upgrade,
+        expects,
+        dialect,
+        version,
+        callers_attempt,
+        is_graphql,
+    };
     Asked { head, upload, terms }
 }
 
@@ -321,6 +359,11 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
     headers.get(http::header::CONTENT_TYPE).is_some_and(essence)
 }
 
+/// Whether a service speaks GraphQL.
+pub(super) fn is_graphql(service: &Service) -> bool {
+    service.config().policy.failure_if.as_ref().is_some_and(|failure_if| failure_if.graphql_errors)
+}
+
 /// The number that a request hashes to, for a service that balances by that.
 pub(super) fn hash_key_of(service: &Service, head: &Parts) -> Option<u64> {
     match &service.config().policy.balance {
@@ -354,7 +397,19 @@ impl Call {
         }
         let (worker, alarm) = (worker.clone(), worker.alarms.lend());
         let (attempts, endpoint) = (Cell::new(0), Cell::new(None));
-        Self { service, deadline, attempts, endpoint, worker, started, permit: None, alarm, note, ended: false }
+        Self {
+            service,
+            deadline,
+            attempts,
+            endpoint,
+            worker,
+            started,
+            permit: None,
+            alarm,
+            note,
+            operation: None,
+            ended: false,
+        }
     }
 
     /// The call is over: its place in the bulkhead is free, its outcome counted and logged.
@@ -414,6 +469,9 @@ impl Call {
         self.permit = None;
         let took = now.saturating_duration_since(self.started);
         self.service.call_ended(outcome, took);
+        if let Some(operation) = &self.operation {
+            self.service.metrics().graphql_ended(operation, outcome);
+        }
         if let Some(note) = &mut self.note {
             note.endpoint = self.endpoint.get();
             note.record(Some(self.service.name().as_str()), outcome, took, self.attempts.get());

@@ -11,6 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
 use http_body::{Frame, SizeHint};
 
 use super::{
@@ -23,7 +27,7 @@ use super::{
     upload::{Progress, Upload},
 };
 use crate::{
-    model::{Outcome, Reason},
+    model::{Outcome, Reason, UpstreamFault},
     upstream::{Connection, Payload, PayloadError},
 };
 
@@ -66,6 +70,11 @@ impl Flow {
         }
     }
 
+    /// Whether the payload has come to its end, whatever is held.
+    fn is_over(&self) -> bool {
+        self.payload.is_end_stream() || self.held.back().is_some_and(Frame::is_trailers)
+    }
+
     /// Takes one more piece of the payload in, behind those that are held; whether there was one.
     async fn hold_one(&mut self, connection: &mut Connection<Upload>) -> Result<Option<&Frame<Bytes>>, PayloadError> {
         let frame = poll_fn(|cx| connection.poll_frame(&mut self.payload, cx)).await;
@@ -87,6 +96,22 @@ pub(super) async fn until_judged(
 ) -> Result<Exchanged, Failed> {
     if exchanged.heard.due && retry::waits_for_trailers(attempt.service(), asked) {
         trailers(&mut exchanged).await.map_err(|error| broken(&error, attempt, asked))?;
+    }
+    if let Some(failure_if) = &attempt.service().config().policy.failure_if
+        && exchanged.heard.outcome == Outcome::Ok
+    {
+        let headers = exchanged.response.headers();
+        let mut is_marked = failure_if.is_marked_by(headers);
+        if !is_marked && failure_if.reads_body() && is_plain_json(headers) {
+            let whole = body(&mut exchanged).await.map_err(|error| broken(&error, attempt, asked))?;
+            match whole {
+                Some(body) => is_marked = failure_if.is_marked_in(&body),
+                None => attempt.service().metrics().failure_if_unjudged.inc(),
+            }
+        }
+        if is_marked {
+            exchanged.heard.outcome = Outcome::UpstreamError(UpstreamFault::Marked);
+        }
     }
     Ok(exchanged)
 }
@@ -112,6 +137,37 @@ async fn trailers(exchanged: &mut Exchanged) -> Result<(), PayloadError> {
         }
     }
 }
+
+/// Whether an answer is JSON that can be read as it is.
+fn is_plain_json(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    let is_coded = headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+    !is_coded && (essence == b"application/json" || essence.ends_with(b"+json"))
+}
+
+/// The whole body of an answer, which stays held; `None` when it is too long for that.
+async fn body(exchanged: &mut Exchanged) -> Result<Option<Vec<u8>>, PayloadError> {
+    let Exchanged { response, connection, .. } = exchanged;
+    let flow = response.body_mut();
+    if flow.size_hint().exact().is_some_and(|length| length > HELD as u64) {
+        return Ok(None);
+    }
+    let mut whole = Vec::new();
+    while !flow.is_over() {
+        match flow.hold_one(connection).await? {
+            Some(frame) => whole.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+            None => break,
+        }
+        if whole.len() > HELD {
+            return Ok(None);
+        }
+    }
+    Ok(Some(whole))
+}
+
+/// How much of an answer is held back to be judged, in bytes.
+const HELD: usize = 256 * 1024;
 
 /// The answer has broken off while it was held back: the app knows nothing of it yet.
 fn broken(error: &PayloadError, attempt: &Attempt, asked: &Asked) -> Failed {

@@ -22,7 +22,10 @@
 //! | time out: one timer a connection | `alarm` |
 //! | obey callers' deadlines, and pass on what is left | `deadlines` |
 //! | headers that concern one connection only | `headers` |
+//! | share one answer among identical calls | `coalesce` |
+//! | answer a failure by something else | `fallback` |
 //! | gRPC and gRPC-Web | `grpc` |
+//! | what a GraphQL request asks for | `graphql` |
 //! | pages of other origins | `cors` |
 //! | how an app is to be answered | `manner`, `tongue` |
 //! | WebSocket and the like | `upgrade`, in a `tunnel` |
@@ -51,6 +54,7 @@ mod fallback;
 mod fit;
 mod frame_watch;
 mod gate;
+mod graphql;
 mod grpc;
 mod head_scan;
 mod headers;

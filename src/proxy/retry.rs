@@ -30,11 +30,11 @@ use super::{
     asked::{Asked, Tried},
     attempt::{Attempt, Attempted, Failed, within},
     call::Call,
-    hedge,
+    graphql, hedge,
     worker::Worker,
 };
 use crate::{
-    model::{Judgement, Outcome, Reason},
+    model::{Judgement, Outcome, Reason, UpstreamFault},
     policy::retry::Settings,
     service::Service,
 };
@@ -163,7 +163,8 @@ fn of_answer(settings: &Settings, asked: &Asked, attempted: &Attempted) -> Optio
         return (settings.on.grpc.contains(&code) && is_first_try(asked)).then_some(Cause::Grpc);
     }
     let status = attempted.response.status();
-    let is_failure = status.is_server_error() && heard.outcome.judgement() == Judgement::Failure;
+    let is_marked = heard.outcome == Outcome::UpstreamError(UpstreamFault::Marked);
+    let is_failure = (status.is_server_error() || is_marked) && heard.outcome.judgement() == Judgement::Failure;
     let is_on = settings.on.statuses.contains(&status) || (is_failure && settings.on.server_errors);
     (is_on && may_repeat(asked)).then_some(Cause::Status)
 }
@@ -171,7 +172,8 @@ fn of_answer(settings: &Settings, asked: &Asked, attempted: &Attempted) -> Optio
 /// Whether sending it twice does no more than sending it once.
 pub(super) fn may_repeat(asked: &Asked) -> bool {
     let app_says_so = || asked.terms.upgrade.is_none() && asked.head.headers.contains_key(IDEMPOTENCY_KEY);
-    is_first_try(asked) && (asked.is_idempotent() || app_says_so())
+    is_first_try(asked)
+        && (asked.is_idempotent() || app_says_so() || asked.terms.is_graphql && graphql::is_query(asked))
 }
 
 /// Whether no caller's sidecar is trying again already.

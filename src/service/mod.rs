@@ -13,6 +13,7 @@
 
 mod breaker;
 mod bulkhead;
+mod coalesce;
 mod ejection;
 mod endpoint;
 mod fallback;
@@ -35,6 +36,7 @@ use arc_swap::{ArcSwap, Guard};
 
 pub use breaker::{Breaker, BreakerOpen, Trial};
 pub use bulkhead::{Bulkhead, BulkheadFull, Permit};
+pub use coalesce::{Flights, Leader, News, Role};
 use ejection::Ejections;
 pub use endpoint::{Live, LiveSet, Slot};
 pub use fallback::{Fallbacks, Place, Ready};
@@ -78,6 +80,7 @@ pub struct Service {
     retries: Option<Arc<Retries>>,
     ejections: Arc<Ejections>,
     fallbacks: Fallbacks,
+    flights: Option<Arc<Flights>>,
     endpoints: Arc<Endpoints>,
     tls: Option<Arc<Client>>,
     /// One a worker, each locked by its own worker alone.
@@ -161,6 +164,7 @@ impl Service {
             }
             None => Arc::new(Retries::new(settings, now)),
         });
+        let flights = config.policy.coalesce.then(Arc::default);
         let ejections = old.map(|old| old.ejections.clone()).unwrap_or_default();
         let endpoints = match old.filter(|old| old.config.source == config.source) {
             Some(old) if same_tls(old.tls.as_ref(), tls.as_ref()) => old.endpoints.clone(),
@@ -181,7 +185,7 @@ impl Service {
             }),
         };
         let balancers = (0..workers).map(|_| Mutex::new(Balancer::new(&config.policy.balance))).collect();
-        Self { config, metrics, bulkhead, breaker, retries, ejections, fallbacks, endpoints, tls, balancers }
+        Self { config, metrics, bulkhead, breaker, retries, ejections, fallbacks, flights, endpoints, tls, balancers }
     }
 
     /// Picks the endpoint of an attempt for a worker, and counts the attempt there. `key` is the hash of what
@@ -279,6 +283,11 @@ impl Service {
     /// What its retries and hedges share, unless both are off.
     pub fn retries(&self) -> Option<&Arc<Retries>> {
         self.retries.as_ref()
+    }
+
+    /// Its calls that are the same at the same moment, if they share.
+    pub fn flights(&self) -> Option<&Arc<Flights>> {
+        self.flights.as_ref()
     }
 
     /// What is answered instead of its failures.

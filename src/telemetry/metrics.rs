@@ -8,7 +8,8 @@
 //! in `docs/metrics.md`.
 
 use std::{
-    sync::Arc,
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -45,6 +46,9 @@ struct Families {
     fallbacks: IntCounterVec,
     fallback_refused: IntCounterVec,
     last_good_bytes: IntGauge,
+    coalesced: IntCounterVec,
+    failure_if_unjudged: IntCounterVec,
+    graphql_operations: IntCounterVec,
     endpoints: IntGaugeVec,
     discovery_updates: IntCounterVec,
     discovery_age: GaugeVec,
@@ -106,6 +110,27 @@ impl Side {
         match self {
             Self::Downstream => "downstream",
             Self::Upstream => "upstream",
+        }
+    }
+}
+
+/// How many GraphQL operations of a service have series of their own.
+const OPERATIONS: usize = 100;
+
+impl Families {
+    /// Drops the series of a service's GraphQL operations, whatever they are called.
+    fn forget_operations(&self, name: &str) {
+        use prometheus::core::Collector as _;
+        for family in self.graphql_operations.collect() {
+            for metric in family.get_metric() {
+                let of =
+                    |label: &str| metric.get_label().iter().find(|pair| pair.name() == label).map(|pair| pair.value());
+                if let (Some(service), Some(operation), Some(outcome)) = (of("service"), of("operation"), of("outcome"))
+                    && service == name
+                {
+                    let _ = self.graphql_operations.remove_label_values(&[name, operation, outcome]);
+                }
+            }
         }
     }
 }
@@ -196,6 +221,24 @@ impl Metrics {
                 &registry,
                 IntGauge::new("outrigger_last_good_bytes", "Bytes of good answers kept for fallbacks."),
             ),
+            coalesced: counters(
+                &registry,
+                "outrigger_coalesced_total",
+                "Calls that were given the answer of an identical one.",
+                &["service"],
+            ),
+            failure_if_unjudged: counters(
+                &registry,
+                "outrigger_failure_if_unjudged_total",
+                "Answers that were too long for failure_if to look into.",
+                &["service"],
+            ),
+            graphql_operations: counters(
+                &registry,
+                "outrigger_graphql_operations_total",
+                "Calls by GraphQL operation; a hundred names a service, the others are `other`.",
+                &["service", "operation", "outcome"],
+            ),
             endpoints: gauges(&registry, "outrigger_endpoints", "Endpoints, by state.", &["service", "state"]),
             discovery_updates: counters(
                 &registry,
@@ -261,6 +304,10 @@ impl Metrics {
             retry_budget_exhausted: f.retry_budget_exhausted.with_label_values(&[name]),
             retries_connect: f.retries.with_label_values(&[name, "connect"]),
             ejections: f.ejections.clone(),
+            coalesced: f.coalesced.with_label_values(&[name]),
+            failure_if_unjudged: f.failure_if_unjudged.with_label_values(&[name]),
+            graphql_operations: f.graphql_operations.clone(),
+            operations: Arc::default(),
             fallbacks: f.fallbacks.clone(),
             refused: f.fallback_refused.clone(),
             endpoints: ENDPOINT_STATES.map(|state| f.endpoints.with_label_values(&[name, state])),
@@ -315,6 +362,9 @@ impl Metrics {
         for to in ["closed", "half_open", "open"] {
             let _ = f.breaker_transitions.remove_label_values(&[name, to]);
         }
+        let _ = f.coalesced.remove_label_values(&[name]);
+        let _ = f.failure_if_unjudged.remove_label_values(&[name]);
+        f.forget_operations(name);
         let _ = f.retry_budget_exhausted.remove_label_values(&[name]);
         for reason in RETRY_REASONS {
             let _ = f.retries.remove_label_values(&[name, reason]);
@@ -391,6 +441,13 @@ pub struct ServiceMetrics {
     /// Attempts that the budget did not bear.
     pub retry_budget_exhausted: IntCounter,
     ejections: IntCounterVec,
+    /// Calls that were given another's answer.
+    pub coalesced: IntCounter,
+    /// Answers too long for `failure_if`.
+    pub failure_if_unjudged: IntCounter,
+    graphql_operations: IntCounterVec,
+    /// The names of GraphQL operations that have a series of their own.
+    operations: Arc<Mutex<HashSet<Box<str>>>>,
     fallbacks: IntCounterVec,
     refused: IntCounterVec,
     /// Endpoints by [`ENDPOINT_STATES`]; set when rendered.
@@ -411,6 +468,14 @@ impl ServiceMetrics {
     /// Counts an attempt after a call's first, by what made it necessary: one of [`RETRY_REASONS`].
     pub fn retried(&self, reason: &'static str) {
         self.retries.with_label_values(&[&*self.name, reason]).inc();
+    }
+
+    /// Counts a call of a GraphQL operation that ended.
+    pub fn graphql_ended(&self, operation: &str, outcome: Outcome) {
+        let mut known = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_series = known.contains(operation) || (known.len() < OPERATIONS && known.insert(operation.into()));
+        let operation = if has_series { operation } else { "other" };
+        self.graphql_operations.with_label_values(&[&*self.name, operation, outcome.as_str()]).inc();
     }
 
     /// Counts a call that a fallback answered.

@@ -21,10 +21,10 @@ use crate::{
 };
 
 /// An answer, in the dialect that an endpoint would have spoken.
-pub(super) struct Given {
-    pub(super) head: response::Parts,
-    pub(super) body: Bytes,
-    pub(super) trailers: Option<HeaderMap>,
+pub(in crate::proxy) struct Given {
+    pub(in crate::proxy) head: response::Parts,
+    pub(in crate::proxy) body: Bytes,
+    pub(in crate::proxy) trailers: Option<HeaderMap>,
 }
 
 impl Given {

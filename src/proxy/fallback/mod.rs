@@ -35,7 +35,7 @@ use crate::{
     service::{Place, Ready, Service},
 };
 
-use given::Given;
+pub(super) use given::Given;
 pub(super) use last_good::{Recording, record};
 
 /// What a call is to be saved from.
@@ -198,13 +198,16 @@ fn again(asked: &Asked, service: &Service) -> Asked {
         dialect: *dialect,
         version: *version,
         callers_attempt: *callers_attempt,
+        is_graphql: call::is_graphql(service),
     };
     Asked { head: asked.head.clone(), upload: asked.upload.again(), terms }
 }
 
 /// A whole answer of ours to a request.
 fn whole(mut response: Response<Answer>, length: usize, asked: &Asked) -> Response<Answer> {
-    if asked.terms.dialect == Dialect::Http {
+    // Of a HEAD's answer only what it says of its length is known.
+    let is_known = asked.head.method != Method::HEAD || length > 0;
+    if asked.terms.dialect == Dialect::Http && is_known {
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     if asked.head.method == Method::HEAD {
@@ -215,7 +218,7 @@ fn whole(mut response: Response<Answer>, length: usize, asked: &Asked) -> Respon
 
 /// An answer that is at hand as a whole, for whoever speaks which dialect.
 impl Given {
-    fn render(self, asked: &Asked, manner: &Manner) -> Response<Answer> {
+    pub(super) fn render(self, asked: &Asked, manner: &Manner) -> Response<Answer> {
         let (response, length) = self.into_response(asked, manner);
         whole(response, length, asked)
     }
