@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::ServiceName,
-    service::view::{BreakerView, BulkheadView, EntryView, ServiceView, SourceView},
+    service::view::{AdaptiveView, BreakerView, BulkheadView, EndpointView, EntryView, ServiceView, SourceView},
 };
 
 /// Which service.
@@ -135,11 +135,29 @@ fn breaker(view: &BreakerView) -> String {
 }
 
 fn bulkhead(view: &BulkheadView) -> String {
-    let BulkheadView { in_flight, limit, queued, queue } = view;
-    match queue {
+    let BulkheadView { in_flight, limit, queued, queue, adaptive } = view;
+    let mut text = match queue {
         0 => format!("{in_flight} of {limit} calls, no queue"),
         _ => format!("{in_flight} of {limit} calls, {queued} of {queue} waiting"),
+    };
+    if let Some(AdaptiveView { floor, ceiling, latency_ms, long_term_ms, gradient }) = adaptive {
+        text += &format!(
+            "; the limit follows latency between {floor} and {ceiling}: {} of late, {} in the long run, gradient {gradient:.2}",
+            duration(*latency_ms),
+            duration(*long_term_ms)
+        );
     }
+    text
+}
+
+/// An endpoint's state, and for one that is out why, since when and until when.
+fn state(view: &EndpointView) -> String {
+    let mut text = view.state.clone();
+    if let (Some(why), Some(out)) = (&view.why, view.out_ms) {
+        text += &format!(" ({why}, {} ago", duration(out as f64));
+        text += &view.probe_in_ms.map_or(")".to_owned(), |left| format!(", probed in {})", duration(left as f64)));
+    }
+    text
 }
 
 fn endpoints(view: &ServiceView) -> Option<Table> {
@@ -147,7 +165,7 @@ fn endpoints(view: &ServiceView) -> Option<Table> {
     for endpoint in &view.endpoints {
         table.row([
             endpoint.addr.to_string(),
-            endpoint.state.clone(),
+            state(endpoint),
             endpoint.weight.to_string(),
             endpoint.priority.to_string(),
             endpoint.in_flight.to_string(),

@@ -12,9 +12,14 @@
 //! - After a smaller limit (a reload) calls above it end in their own time; nobody new comes in before the
 //!   count has fallen below. Nobody who waits is sent away.
 //!
+//! - Once calls are told apart by priority, the last places are for those that matter: `low` calls may take four fifths
+//!   of them, `normal` ones nine tenths, `high` ones all but a twentieth. The most important waiter is served first, and
+//!   a call that finds the queue full takes the place of the least important one in it, if it matters more itself.
+//!   Where nobody tells calls apart, all of them are `normal`, and may take every place.
+//!
 //! It is an account, and no more. Wakers, guards and the wait limit belong to the shell, which maps each
 //! [`WaiterId`] to whom it has to wake. `per_endpoint` is a plain count per endpoint, and is looked at
-//! where an endpoint is picked. Left out: adaptive limits.
+//! where an endpoint is picked. A limit that follows latency is `adaptive`.
 
 use std::time::Duration;
 
@@ -50,6 +55,26 @@ pub enum Priority {
     Low,
 }
 
+impl Priority {
+    /// Every priority, the most important first.
+    pub const ALL: [Self; 4] = [Self::Critical, Self::High, Self::Normal, Self::Low];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+
+    /// The priority that a word names.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|priority| priority.as_str() == word)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -69,12 +94,14 @@ pub struct Bulkhead {
     max: u32,
     may_wait: u32,
     in_flight: u32,
-    queue: Queue,
+    queues: [Queue; 4],
+    /// Calls are told apart.
+    graded: bool,
 }
 
 /// One call's stay in the queue; never used again for another. Later ones compare greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WaiterId(Ticket);
+pub struct WaiterId(Ticket, Priority);
 
 /// Whether a call may go ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +111,13 @@ pub enum Verdict {
     Admit,
     /// It may wait: it will be named by [`Bulkhead::release`] or [`Bulkhead::resize`], or gives up.
     Queue(WaiterId),
+    /// It may wait, in the place of a waiter that matters less, which is refused now.
+    Displace {
+        /// Who waits.
+        waiter: WaiterId,
+        /// Who waits no longer.
+        refused: WaiterId,
+    },
     /// It may not: every place is taken, in the queue too.
     Refuse,
 }
@@ -114,19 +148,50 @@ pub struct View {
 impl Bulkhead {
     /// An empty bulkhead.
     pub fn new(settings: Settings) -> Self {
-        Self { max: settings.max, may_wait: settings.queue, in_flight: 0, queue: Queue::default() }
+        let graded = !settings.priorities.is_empty();
+        Self { max: settings.max, may_wait: settings.queue, in_flight: 0, queues: Default::default(), graded }
     }
 
     /// May one more call be outstanding?
     pub fn admit(&mut self) -> Verdict {
-        if self.in_flight < self.max {
+        self.admit_as(Priority::Normal)
+    }
+
+    /// May one more call of this priority be outstanding?
+    pub fn admit_as(&mut self, priority: Priority) -> Verdict {
+        self.graded |= priority != Priority::Normal;
+        if self.in_flight < self.allowance(priority) {
             self.in_flight += 1;
-            Verdict::Admit
-        } else if self.queue.len() < self.may_wait {
-            Verdict::Queue(WaiterId(self.queue.join()))
-        } else {
-            Verdict::Refuse
+            return Verdict::Admit;
         }
+        if self.queued() < self.may_wait {
+            return Verdict::Queue(WaiterId(self.queues[priority as usize].join(), priority));
+        }
+        let least = Priority::ALL.into_iter().rev().find_map(|p| Some(WaiterId(self.queues[p as usize].last()?, p)));
+        match least.filter(|least| least.1 > priority) {
+            Some(refused) => {
+                self.queues[refused.1 as usize].leave(refused.0);
+                let waiter = WaiterId(self.queues[priority as usize].join(), priority);
+                Verdict::Displace { waiter, refused }
+            }
+            None => Verdict::Refuse,
+        }
+    }
+
+    /// How many calls may be outstanding for one more of this priority to come in.
+    fn allowance(&self, priority: Priority) -> u32 {
+        let of = |percent: u64| (u64::from(self.max) * percent).div_ceil(100) as u32;
+        match priority {
+            _ if !self.graded => self.max,
+            Priority::Critical => self.max,
+            Priority::High => of(95),
+            Priority::Normal => of(90),
+            Priority::Low => of(80),
+        }
+    }
+
+    fn queued(&self) -> u32 {
+        self.queues.iter().map(Queue::len).sum()
     }
 
     /// Takes a permit back, and passes it on: the waiter that is named holds it from now on.
@@ -139,7 +204,7 @@ impl Bulkhead {
 
     /// A waiter waits no longer: its time is over, or its caller went away. To be said once a waiter.
     pub fn give_up(&mut self, waiter: WaiterId) -> GaveUp {
-        if self.queue.leave(waiter.0) { GaveUp::Left } else { GaveUp::AlreadyAdmitted }
+        if self.queues[waiter.1 as usize].leave(waiter.0) { GaveUp::Left } else { GaveUp::AlreadyAdmitted }
     }
 
     /// Takes new limits; the waiters that are named hold a permit from now on.
@@ -147,22 +212,29 @@ impl Bulkhead {
     pub fn resize(&mut self, settings: Settings) -> Vec<WaiterId> {
         self.max = settings.max;
         self.may_wait = settings.queue;
+        self.graded |= !settings.priorities.is_empty();
+        std::iter::from_fn(|| self.serve()).collect()
+    }
+
+    /// Takes another limit, and nothing else; the waiters that are named hold a permit from now on.
+    #[must_use = "these waiters hold permits, and must be told"]
+    pub fn limit_to(&mut self, max: u32) -> Vec<WaiterId> {
+        self.max = max;
         std::iter::from_fn(|| self.serve()).collect()
     }
 
     /// How it stands, for people.
     pub fn view(&self) -> View {
-        View { in_flight: self.in_flight, limit: self.max, queued: self.queue.len(), queue: self.may_wait }
+        View { in_flight: self.in_flight, limit: self.max, queued: self.queued(), queue: self.may_wait }
     }
 
-    /// Admits who has waited longest, where there is room.
+    /// Admits the most important waiter, of those the one that has waited longest, where there is room for it.
     fn serve(&mut self) -> Option<WaiterId> {
-        if self.in_flight >= self.max {
-            return None;
-        }
-        let ticket = self.queue.serve()?;
+        let fits = |priority: &Priority| self.in_flight < self.allowance(*priority);
+        let waiting = Priority::ALL.into_iter().filter(fits).find(|p| self.queues[*p as usize].len() > 0)?;
+        let ticket = self.queues[waiting as usize].serve()?;
         self.in_flight += 1;
-        Some(WaiterId(ticket))
+        Some(WaiterId(ticket, waiting))
     }
 }
 
@@ -265,6 +337,86 @@ mod tests {
         assert_eq!(b.release(), Some(waiters[1]));
         assert_eq!(b.release(), None);
         assert_eq!(b.view(), View { in_flight: 0, limit: 1, queued: 0, queue: 0 });
+    }
+
+    #[test]
+    fn where_calls_are_told_apart_the_last_places_are_for_those_that_matter() {
+        let mut b = bulkhead(20, 0);
+        assert_eq!(b.admit_as(Priority::Critical), Verdict::Admit);
+        let admitted = |b: &mut Bulkhead, p| (0..).take_while(|_| b.admit_as(p) == Verdict::Admit).count();
+        assert_eq!(admitted(&mut b, Priority::Low), 15, "four fifths of twenty");
+        assert_eq!(admitted(&mut b, Priority::Normal), 2);
+        assert_eq!(admitted(&mut b, Priority::High), 1);
+        assert_eq!(admitted(&mut b, Priority::Critical), 1);
+        assert_eq!(b.view().in_flight, 20);
+    }
+
+    #[test]
+    fn who_matters_most_is_served_first_and_takes_the_place_of_who_matters_least() {
+        let mut b = bulkhead(1, 2);
+        assert_eq!(b.admit_as(Priority::Critical), Verdict::Admit);
+        let Verdict::Queue(first) = b.admit_as(Priority::Low) else { panic!("a place in the queue") };
+        let Verdict::Queue(second) = b.admit_as(Priority::Low) else { panic!("a place in the queue") };
+        assert_eq!(b.admit_as(Priority::Low), Verdict::Refuse);
+        let Verdict::Displace { waiter: high, refused } = b.admit_as(Priority::High) else {
+            panic!("a displaced waiter")
+        };
+        assert_eq!(refused, second, "the youngest of the least");
+        let Verdict::Displace { waiter: critical, refused } = b.admit_as(Priority::Critical) else {
+            panic!("another one")
+        };
+        assert_eq!((refused, b.view().queued), (first, 2));
+        assert_eq!(b.admit_as(Priority::Normal), Verdict::Refuse);
+        assert_eq!((b.release(), b.release(), b.release()), (Some(critical), Some(high), None));
+    }
+
+    /// Whatever comes and goes in which order, nothing is lost: places, waiters and limits add up.
+    #[test]
+    fn a_random_life_adds_up() {
+        for seed in 0..100 {
+            let mut random = crate::model::Random::seeded(seed);
+            let mut b = bulkhead(1 + random.below(20), random.below(8));
+            let (mut permits, mut waiting) = (0u32, Vec::new());
+            for step in 0..2_000 {
+                let priority = Priority::ALL[random.below(4) as usize];
+                match random.below(10) {
+                    0..5 => match b.admit_as(priority) {
+                        Verdict::Admit => permits += 1,
+                        Verdict::Queue(id) => waiting.push(id),
+                        Verdict::Displace { waiter, refused } => {
+                            assert!(refused.1 > waiter.1, "seed {seed}");
+                            waiting.retain(|id| *id != refused);
+                            waiting.push(waiter);
+                        }
+                        Verdict::Refuse => {}
+                    },
+                    5..8 if permits > 0 => match b.release() {
+                        Some(id) => {
+                            assert!(
+                                waiting.iter().all(|other| other.1 >= id.1),
+                                "seed {seed}: {id:?} before {waiting:?}"
+                            );
+                            waiting.retain(|other| *other != id);
+                        }
+                        None => permits -= 1,
+                    },
+                    8 if !waiting.is_empty() => {
+                        let id = waiting.remove(random.below(waiting.len() as u32) as usize);
+                        assert_eq!(b.give_up(id), GaveUp::Left, "seed {seed}");
+                    }
+                    9 => {
+                        for id in b.limit_to(1 + random.below(20)) {
+                            waiting.retain(|other| *other != id);
+                            permits += 1;
+                        }
+                    }
+                    _ => {}
+                }
+                let view = b.view();
+                assert_eq!((view.in_flight, view.queued), (permits, waiting.len() as u32), "seed {seed}, step {step}");
+                assert!(view.queued <= view.queue);
+            }
+        }
     }
 
     #[test]

@@ -70,6 +70,13 @@ impl Queue {
         self.leave(Ticket { visit, place }).then_some(Ticket { visit, place })
     }
 
+    /// Who joined last.
+    pub(super) fn last(&self) -> Option<Ticket> {
+        let place = self.last?;
+        let Place::Taken { visit, .. } = self.places[place as usize] else { return None };
+        Some(Ticket { visit, place })
+    }
+
     /// Takes somebody out, wherever they stand; false if they do not wait (any more).
     pub(super) fn leave(&mut self, ticket: Ticket) -> bool {
         let Some(&Place::Taken { visit, before, after }) = self.places.get(ticket.place as usize) else {

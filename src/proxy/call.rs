@@ -30,7 +30,7 @@ use super::{
     local_reply,
     manner::{Manner, preflight},
     note::Note,
-    retry,
+    priority, retry,
     tap::Tap,
     tunnel, upgrade,
     upload::{Upload, UploadFailure},
@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     model::{Outcome, Reason},
-    policy::{balance, deadline::Deadline},
+    policy::{balance, bulkhead::Priority, deadline::Deadline},
     service::{News, Permit, Service},
 };
 
@@ -57,6 +57,11 @@ pub(super) struct Call {
     pub(super) worker: Rc<Worker>,
     started: Instant,
     permit: Option<Permit>,
+    /// How much it matters when not all can be served.
+    priority: Priority,
+    /// When it was admitted, and when the head of its answer had come.
+    admitted: Instant,
+    answered: Option<Instant>,
     pub(super) alarm: Lent,
     note: Option<Box<Note>>,
     /// What its GraphQL operation is called.
@@ -80,9 +85,11 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
         Err(failure) => return refuse_unattributed(worker, peer, &head, started, note, &failure),
     };
 
+    let priority = priority::of(&service, &head);
     let mut manner = Manner::of(&head);
     manner.cors_of(&service, &head.headers);
     let mut call = Call::begin(worker, service, started, note);
+    call.priority = priority;
     for limit in Limit::of(manner.dialect, &head.headers).into_iter().flatten() {
         call.deadline = limit.shorten(call.deadline, started);
     }
@@ -284,11 +291,23 @@ pub(super) async fn journey(call: &mut Call, asked: &Asked) -> Result<Attempted,
 pub(super) async fn admit(call: &mut Call) -> Result<Instant, Failure> {
     let mut now = call.started;
     if let Some(bulkhead) = call.service.bulkhead() {
-        match attempt::within(&call.worker, &call.alarm, None, None, bulkhead.admit(call.deadline.head())).await {
-            Ok(Ok(permit)) => call.permit = Some(permit),
+        match attempt::within(
+            &call.worker,
+            &call.alarm,
+            None,
+            None,
+            bulkhead.admit(call.priority, call.deadline.head()),
+        )
+        .await
+        {
+            Ok(Ok(permit)) => {
+                call.permit = Some(permit);
+                call.admitted = if call.may_have_waited() { call.worker.now() } else { call.started };
+            }
             // Waiting is part of the call's time, and here it was all of it: the check below says so.
             Ok(Err(_)) if call.deadline.is_over(call.worker.now()) => {}
             Ok(Err(_)) => {
+                call.service.metrics().shed(call.priority.as_str());
                 let detail = "as many calls as the bulkhead admits are outstanding";
                 return Err(Failure::new(Reason::BulkheadFull, detail));
             }
@@ -328,6 +347,7 @@ pub(super) fn relay(
         relayable.connection.detach();
     }
     let hop = headers::strip_hop(&mut head.headers);
+    call.answered = Some(call.worker.now()).filter(|_| relayable.heard.outcome == Outcome::Ok);
     let close_delimited = manner.version < Version::HTTP_11 && body.size_hint().exact().is_none();
     // The version tells hyper, too, whether it may promise to keep the connection of an HTTP/1.0 app.
     head.version = if close_delimited { Version::HTTP_10 } else { Version::HTTP_11 };
@@ -405,6 +425,9 @@ impl Call {
             worker,
             started,
             permit: None,
+            priority: Priority::Normal,
+            admitted: started,
+            answered: None,
             alarm,
             note,
             operation: None,
@@ -466,7 +489,18 @@ impl Call {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        self.permit = None;
+        if let Some(permit) = self.permit.take()
+            && self.service.config().policy.bulkhead.as_ref().is_some_and(|bulkhead| bulkhead.adaptive.is_some())
+        {
+            // What failed fast says nothing about room, and what was given up nothing at all.
+            let answered = match outcome {
+                Outcome::Failed(Reason::RequestTimeout) => self.answered.or(Some(now)),
+                _ => self.answered,
+            };
+            if let Some(answered) = answered {
+                permit.answered(now, answered.saturating_duration_since(self.admitted));
+            }
+        }
         let took = now.saturating_duration_since(self.started);
         self.service.call_ended(outcome, took);
         if let Some(operation) = &self.operation {

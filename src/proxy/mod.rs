@@ -15,6 +15,7 @@
 //! | find the service | `entry` |
 //! | carry one call from its head to its outcome | `call`: the order of the policies stands there |
 //! | keep what was asked, for each attempt to send | `asked` |
+//! | tell calls apart by how much they matter | `priority` |
 //! | go from attempt to attempt | `retry`, with a second one beside a slow first in `hedge` |
 //! | try one endpoint | `attempt`, by an `exchange` |
 //! | hold an answer back until it is judged | `hold` |
@@ -68,6 +69,7 @@ mod local_reply;
 mod manner;
 mod note;
 mod pause;
+mod priority;
 mod retry;
 mod sniff;
 mod stall;

@@ -1,16 +1,17 @@
 //! The bulkhead's shell: its lock, and the waking of those that wait for a place.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
 
 use super::{lock, now};
 use crate::policy::{
-    bulkhead::{Bulkhead as Core, GaveUp, Settings, Verdict, View, WaiterId},
+    adaptive::{self, Adaptive},
+    bulkhead::{Bulkhead as Core, GaveUp, Priority, Settings, Verdict, View, WaiterId},
     deadline::earliest,
 };
 
@@ -25,6 +26,10 @@ struct State {
     core: Core,
     settings: Settings,
     waiters: HashMap<WaiterId, oneshot::Sender<()>>,
+    /// Who lost its place in the queue to somebody who matters more, and has yet to find out.
+    displaced: HashSet<WaiterId>,
+    /// What moves the limit, where it moves.
+    adaptive: Option<Adaptive>,
 }
 
 /// There is no place for the call, nor came one free in time.
@@ -34,20 +39,31 @@ pub struct BulkheadFull;
 impl Bulkhead {
     pub(super) fn new(settings: Settings) -> Self {
         let core = Core::new(settings.clone());
-        Self { state: Mutex::new(State { core, settings, waiters: HashMap::new() }) }
+        let adaptive = settings.adaptive.as_ref().map(|adaptive| Adaptive::new(adaptive, settings.max));
+        let (waiters, displaced) = (HashMap::new(), HashSet::new());
+        Self { state: Mutex::new(State { core, settings, waiters, displaced, adaptive }) }
     }
 
     /// Asks for a place, waiting in the queue if there is one, until its wait limit or `deadline`.
     ///
     /// # Errors
     /// [`BulkheadFull`] when there is no place, none in the queue, or the wait was in vain.
-    pub async fn admit(self: &Arc<Self>, deadline: Option<Instant>) -> Result<Permit, BulkheadFull> {
+    pub async fn admit(
+        self: &Arc<Self>,
+        priority: Priority,
+        deadline: Option<Instant>,
+    ) -> Result<Permit, BulkheadFull> {
         let (waiter, woken, until) = {
             let mut state = lock(&self.state);
-            match state.core.admit() {
+            match state.core.admit_as(priority) {
                 Verdict::Admit => return Ok(Permit { bulkhead: self.clone() }),
                 Verdict::Refuse => return Err(BulkheadFull),
-                Verdict::Queue(id) => {
+                verdict @ (Verdict::Queue(id) | Verdict::Displace { waiter: id, .. }) => {
+                    if let Verdict::Displace { refused, .. } = verdict {
+                        // Its waker is dropped, which wakes it.
+                        state.waiters.remove(&refused);
+                        state.displaced.insert(refused);
+                    }
                     let (wake, woken) = oneshot::channel();
                     state.waiters.insert(id, wake);
                     let until = earliest(deadline, now().checked_add(state.settings.wait));
@@ -56,7 +72,7 @@ impl Bulkhead {
             }
         };
         let woken = match until {
-            Some(until) => tokio::time::timeout_at(until.into(), woken).await.is_ok(),
+            Some(until) => matches!(tokio::time::timeout_at(until.into(), woken).await, Ok(Ok(()))),
             None => woken.await.is_ok(),
         };
         if woken { Ok(waiter.admitted()) } else { Err(BulkheadFull) }
@@ -66,7 +82,16 @@ impl Bulkhead {
     pub(super) fn resize(&self, settings: Settings) {
         let mut state = lock(&self.state);
         state.settings = settings.clone();
-        for waiter in state.core.resize(settings) {
+        state.adaptive = match (state.adaptive.take(), &settings.adaptive) {
+            (Some(mut adaptive), Some(now)) => {
+                adaptive.reconfigure(now, settings.max);
+                Some(adaptive)
+            }
+            (None, Some(now)) => Some(Adaptive::new(now, settings.max)),
+            (_, None) => None,
+        };
+        let max = state.adaptive.as_ref().map_or(settings.max, Adaptive::limit);
+        for waiter in state.core.resize(Settings { max, ..settings }) {
             state.wake(waiter);
         }
     }
@@ -74,6 +99,23 @@ impl Bulkhead {
     /// Its state, for people.
     pub fn view(&self) -> View {
         lock(&self.state).core.view()
+    }
+
+    /// How its limit follows latency, where it does.
+    pub fn adaptive(&self) -> Option<adaptive::View> {
+        lock(&self.state).adaptive.as_ref().map(Adaptive::view)
+    }
+
+    /// A call that holds a place was answered after so long.
+    fn answered(&self, now: Instant, took: Duration) {
+        let mut state = lock(&self.state);
+        let in_flight = state.core.view().in_flight;
+        let Some(limit) = state.adaptive.as_mut().and_then(|adaptive| adaptive.record(now, took, in_flight)) else {
+            return;
+        };
+        for waiter in state.core.limit_to(limit) {
+            state.wake(waiter);
+        }
     }
 
     fn release(&self) {
@@ -97,6 +139,13 @@ impl State {
 #[derive(Debug)]
 pub struct Permit {
     bulkhead: Arc<Bulkhead>,
+}
+
+impl Permit {
+    /// The call that holds it was answered, or its time was over, after so long.
+    pub fn answered(&self, now: Instant, took: Duration) {
+        self.bulkhead.answered(now, took);
+    }
 }
 
 impl Drop for Permit {
@@ -125,6 +174,9 @@ impl Drop for Waiter<'_> {
         let gave_up = {
             let mut state = lock(&self.bulkhead.state);
             state.waiters.remove(&id);
+            if state.displaced.remove(&id) {
+                return;
+            }
             state.core.give_up(id)
         };
         match gave_up {

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use super::{
     Live, Service,
-    view::{BreakerView, BulkheadView, EndpointView, EntryView, PolicyValueView, ServiceView, SourceView},
+    view::{
+        AdaptiveView, BreakerView, BulkheadView, EndpointView, EntryView, PolicyValueView, ServiceView, SourceView,
+    },
 };
 use crate::{
     config::{self, Protocol, Provenance, Source},
@@ -113,8 +115,22 @@ impl Service {
     }
 
     fn bulkhead_view(&self) -> Option<BulkheadView> {
-        let view = self.bulkhead()?.view();
-        Some(BulkheadView { in_flight: view.in_flight, limit: view.limit, queued: view.queued, queue: view.queue })
+        let bulkhead = self.bulkhead()?;
+        let view = bulkhead.view();
+        let adaptive = bulkhead.adaptive().map(|adaptive| AdaptiveView {
+            floor: adaptive.floor,
+            ceiling: adaptive.ceiling,
+            latency_ms: adaptive.short.as_secs_f64() * 1e3,
+            long_term_ms: adaptive.long.as_secs_f64() * 1e3,
+            gradient: adaptive.gradient,
+        });
+        Some(BulkheadView {
+            in_flight: view.in_flight,
+            limit: view.limit,
+            queued: view.queued,
+            queue: view.queue,
+            adaptive,
+        })
     }
 
     fn call_counts(&self) -> BTreeMap<String, u64> {

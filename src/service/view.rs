@@ -129,4 +129,22 @@ pub struct BulkheadView {
     pub queued: u32,
     /// Calls that may wait.
     pub queue: u32,
+    /// How the limit follows the service's latency; absent when it does not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub adaptive: Option<AdaptiveView>,
+}
+
+/// A limit that follows latency.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AdaptiveView {
+    /// The limit never falls below.
+    pub floor: u32,
+    /// It never rises above.
+    pub ceiling: u32,
+    /// The mean latency of late.
+    pub latency_ms: f64,
+    /// The latency of the long run.
+    pub long_term_ms: f64,
+    /// What the two make of the limit: 1 lets it grow, 0.5 halves what it aims at.
+    pub gradient: f64,
 }

@@ -46,6 +46,7 @@ struct Families {
     fallbacks: IntCounterVec,
     fallback_refused: IntCounterVec,
     last_good_bytes: IntGauge,
+    shed: IntCounterVec,
     coalesced: IntCounterVec,
     failure_if_unjudged: IntCounterVec,
     graphql_operations: IntCounterVec,
@@ -221,6 +222,12 @@ impl Metrics {
                 &registry,
                 IntGauge::new("outrigger_last_good_bytes", "Bytes of good answers kept for fallbacks."),
             ),
+            shed: counters(
+                &registry,
+                "outrigger_bulkhead_shed_total",
+                "Calls that found no place, by how much they matter.",
+                &["service", "priority"],
+            ),
             coalesced: counters(
                 &registry,
                 "outrigger_coalesced_total",
@@ -304,6 +311,7 @@ impl Metrics {
             retry_budget_exhausted: f.retry_budget_exhausted.with_label_values(&[name]),
             retries_connect: f.retries.with_label_values(&[name, "connect"]),
             ejections: f.ejections.clone(),
+            shed: f.shed.clone(),
             coalesced: f.coalesced.with_label_values(&[name]),
             failure_if_unjudged: f.failure_if_unjudged.with_label_values(&[name]),
             graphql_operations: f.graphql_operations.clone(),
@@ -365,6 +373,9 @@ impl Metrics {
         let _ = f.coalesced.remove_label_values(&[name]);
         let _ = f.failure_if_unjudged.remove_label_values(&[name]);
         f.forget_operations(name);
+        for priority in ["critical", "high", "normal", "low"] {
+            let _ = f.shed.remove_label_values(&[name, priority]);
+        }
         let _ = f.retry_budget_exhausted.remove_label_values(&[name]);
         for reason in RETRY_REASONS {
             let _ = f.retries.remove_label_values(&[name, reason]);
@@ -441,6 +452,7 @@ pub struct ServiceMetrics {
     /// Attempts that the budget did not bear.
     pub retry_budget_exhausted: IntCounter,
     ejections: IntCounterVec,
+    shed: IntCounterVec,
     /// Calls that were given another's answer.
     pub coalesced: IntCounter,
     /// Answers too long for `failure_if`.
@@ -468,6 +480,11 @@ impl ServiceMetrics {
     /// Counts an attempt after a call's first, by what made it necessary: one of [`RETRY_REASONS`].
     pub fn retried(&self, reason: &'static str) {
         self.retries.with_label_values(&[&*self.name, reason]).inc();
+    }
+
+    /// Counts a call that found no place in the bulkhead.
+    pub fn shed(&self, priority: &'static str) {
+        self.shed.with_label_values(&[&*self.name, priority]).inc();
     }
 
     /// Counts a call of a GraphQL operation that ended.

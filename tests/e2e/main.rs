@@ -28,6 +28,7 @@ mod http2_ends;
 mod inbound;
 mod lifecycle;
 mod malformed;
+mod priority;
 mod reload;
 mod retry;
 mod reuse;

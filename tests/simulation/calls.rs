@@ -25,6 +25,7 @@ impl World {
                 self.seen.note("queued");
                 self.waiting.push_back(id);
             }
+            bulkhead::Verdict::Displace { .. } => unreachable!("all calls matter the same"),
             bulkhead::Verdict::Refuse => self.seen.note("bulkhead refused"),
         }
     }

@@ -45,7 +45,7 @@ fn full() -> ServiceView {
             slow: 0,
             probes_in_ms: None,
         }),
-        bulkhead: Some(BulkheadView { in_flight: 3, limit: 100, queued: 0, queue: 0 }),
+        bulkhead: Some(BulkheadView { in_flight: 3, limit: 100, queued: 0, queue: 0, adaptive: None }),
         calls: [("ok".to_owned(), 120), ("breaker_open".to_owned(), 3)].into(),
     }
 }
