@@ -1,23 +1,38 @@
 //! The replies of both doors: text, JSON, and problems as RFC 9457 has them.
 
+use std::convert::Infallible;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{Either, Full, combinators::UnsyncBoxBody};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::model::Reason;
 
-/// A whole reply; both doors answer from memory.
-pub(super) type Reply = Response<Full<Bytes>>;
+/// A reply: most are whole, from memory; one kind goes on.
+pub(super) type Reply = Response<Either<Full<Bytes>, Streaming>>;
+
+/// A body that goes on until its client has had enough.
+pub(super) type Streaming = UnsyncBoxBody<Bytes, Infallible>;
 
 /// A body of this media type. Never cached: it is the state of this moment.
 pub(super) fn reply(status: StatusCode, media: &'static str, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
+    let mut reply = Response::new(Either::Left(Full::new(body.into())));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    reply
+}
+
+/// A stream of server-sent events (HTML Living Standard §9.2).
+pub(super) fn events(body: Streaming) -> Reply {
+    let mut reply = Response::new(Either::Right(body));
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream;charset=UTF-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, max-age=0, must-revalidate"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     reply
 }

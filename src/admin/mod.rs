@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     policy::breaker::Forced,
-    service::{ForceError, Lifecycle, Readiness, Table, view::ServiceView},
+    service::{ForceError, Lifecycle, Readiness, Sample, Table, view::ServiceView},
 };
 
 /// Asks whoever owns the configuration to read its file again.
@@ -35,13 +35,15 @@ pub struct ReloadRequest {
 /// What the doors need of the sidecar behind them; [`Live`] is the real one.
 ///
 /// A trait so that the doors' tests can stand on views of their own making.
-pub trait Sidecar: Clone + Send + Sync + 'static {
+pub trait Sidecar: Clone + Send + Sync + Unpin + 'static {
     /// Every service.
     fn views(&self) -> Vec<ServiceView>;
     /// The service with this name or alias, in any letter case.
     fn view(&self, name: &str) -> Option<ServiceView>;
     /// Brings the metrics that mirror state up to date.
     fn update_gauges(&self);
+    /// The figures of every service.
+    fn samples(&self) -> Vec<Sample>;
     /// Whether calls are welcome.
     fn readiness(&self) -> Readiness;
     /// Forces a service's breaker, or lets it decide again.
@@ -75,6 +77,10 @@ impl Sidecar for Live {
 
     fn update_gauges(&self) {
         self.table.update_gauges();
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        self.table.samples()
     }
 
     fn readiness(&self) -> Readiness {

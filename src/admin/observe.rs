@@ -3,7 +3,10 @@
 //! It may be reached by more than the operator (a scraper, a container platform, a browser), so no path here
 //! has an effect, and none shows a secret.
 
+mod hystrix;
+
 use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -12,6 +15,8 @@ use super::{
     answer::{self, Reply},
     serve,
 };
+use hystrix::Streams;
+
 use crate::{
     service::{Lifecycle, Readiness, Table},
     telemetry::Metrics,
@@ -27,6 +32,7 @@ const INDEX: &str = "<!doctype html>
 <ul>
 <li><a href=\"/api/services\">/api/services</a>: every service, its endpoints, breaker and policy; also /api/services/NAME
 <li><a href=\"/metrics\">/metrics</a>: Prometheus metrics
+<li>/hystrix.stream: the same services for Hystrix dashboards and Turbine
 <li><a href=\"/health/ready\">/health/ready</a>: whether it is ready, and why not
 <li><a href=\"/health/live\">/health/live</a>: whether it runs
 </ul>
@@ -44,15 +50,28 @@ pub fn serve(
 
 /// [`serve`], whatever the sidecar.
 pub(super) async fn serve_sidecar(listener: TcpListener, sidecar: impl Sidecar, metrics: Metrics) {
+    let streams = Streams::default();
     let handler = move |request: Request<_>| {
-        let reply = answer(request.method(), request.uri().path(), &sidecar, &metrics);
+        let uri = request.uri();
+        let reply = match (Page::at(uri.path()), request.method()) {
+            (Some(Page::Hystrix), &Method::GET) => hystrix(&streams, uri.query(), sidecar.clone()),
+            (page, method) => answer(method, page, &sidecar, &metrics),
+        };
         std::future::ready(reply)
     };
     serve::serve(&listener, handler).await;
 }
 
-fn answer(method: &Method, path: &str, sidecar: &impl Sidecar, metrics: &Metrics) -> Reply {
-    let Some(page) = Page::at(path) else {
+/// A stream of figures, while there are not too many.
+fn hystrix(streams: &Streams, query: Option<&str>, sidecar: impl Sidecar) -> Reply {
+    match streams.open(query, move || sidecar.samples()) {
+        Some(stream) => answer::events(stream.boxed_unsync()),
+        None => answer::problem(StatusCode::SERVICE_UNAVAILABLE, "there are as many streams as there may be"),
+    }
+}
+
+fn answer(method: &Method, page: Option<Page<'_>>, sidecar: &impl Sidecar, metrics: &Metrics) -> Reply {
+    let Some(page) = page else {
         return answer::problem(StatusCode::NOT_FOUND, "there is nothing here; / lists what there is");
     };
     if !matches!(*method, Method::GET | Method::HEAD) {
@@ -65,6 +84,7 @@ fn answer(method: &Method, path: &str, sidecar: &impl Sidecar, metrics: &Metrics
             sidecar.update_gauges();
             answer::reply(StatusCode::OK, METRICS_MEDIA, metrics.render())
         }
+        Page::Hystrix => answer::reply(StatusCode::OK, "text/event-stream", ""),
         Page::View(view) => view.answer(sidecar),
     }
 }
@@ -75,6 +95,7 @@ enum Page<'a> {
     Index,
     Live,
     Metrics,
+    Hystrix,
     View(View<'a>),
 }
 
@@ -84,6 +105,7 @@ impl<'a> Page<'a> {
             "/" => Some(Self::Index),
             "/health/live" => Some(Self::Live),
             "/metrics" => Some(Self::Metrics),
+            "/hystrix.stream" => Some(Self::Hystrix),
             _ => View::at(path).map(Self::View),
         }
     }

@@ -4,9 +4,17 @@
 //! idle limit, and stops no shutdown. A limit on the whole connection, from the accept to the last byte, covers
 //! every way of being slow. Bodies of requests are never read.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::Request;
+use http_body_util::Either;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -23,6 +31,8 @@ pub(super) const CONNECTIONS: usize = 64;
 const HEAD: Duration = Duration::from_secs(5);
 /// From the accept to the last byte of the answer.
 const WHOLE: Duration = Duration::from_secs(30);
+/// The same for an answer that goes on.
+const STREAM: Duration = Duration::from_secs(3700);
 /// Bytes of a request's head.
 const HEAD_BYTES: usize = 16 * 1024;
 
@@ -80,9 +90,15 @@ where
     Handler: Fn(Request<Incoming>) -> Answering + Send + 'static,
     Answering: Future<Output = Reply> + Send + 'static,
 {
+    let streams = Arc::new(AtomicBool::new(false));
+    let goes_on = streams.clone();
     let service = service_fn(move |request| {
-        let answering = handler(request);
-        async move { Ok::<_, std::convert::Infallible>(answering.await) }
+        let (answering, streams) = (handler(request), streams.clone());
+        async move {
+            let reply = answering.await;
+            streams.store(matches!(reply.body(), Either::Right(_)), Ordering::Relaxed);
+            Ok::<_, std::convert::Infallible>(reply)
+        }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -91,7 +107,13 @@ where
         .keep_alive(false)
         .half_close(true) // `printf 'GET /metrics HTTP/1.0\r\n\r\n' | nc` is a client too
         .serve_connection(TokioIo::new(io), service);
-    match tokio::time::timeout(WHOLE, serving).await {
+    let mut serving = std::pin::pin!(serving);
+    let mut served = tokio::time::timeout(WHOLE, &mut serving).await;
+    if served.is_err() && goes_on.load(Ordering::Relaxed) {
+        // A stream has an end of its own; this is for a client that takes nothing any more.
+        served = tokio::time::timeout(STREAM, serving).await;
+    }
+    match served {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "an operator's connection ended early"),
         Err(_) => tracing::debug!("an operator's connection took too long"),

@@ -68,6 +68,10 @@ impl Sidecar for Stand {
         self.metrics.service("orders").bulkhead_limit.set(100);
     }
 
+    fn samples(&self) -> Vec<crate::service::Sample> {
+        Vec::new()
+    }
+
     fn readiness(&self) -> Readiness {
         let why = self.why_not_ready.lock().unwrap().clone();
         if why.is_empty() { Readiness::Ready } else { Readiness::NotReady(why) }

@@ -22,6 +22,7 @@ mod last_good;
 mod lifecycle;
 mod picture;
 mod retry;
+mod sample;
 mod table;
 mod tls;
 pub mod view;
@@ -44,6 +45,7 @@ pub use inbound::Inbound;
 pub use last_good::{Kept, Key, KeyBuilder, LastGood};
 pub use lifecycle::{Lifecycle, Readiness};
 pub use retry::Retries;
+pub use sample::Sample;
 pub use table::{ForceError, Services, Table, Traffic};
 
 use crate::{

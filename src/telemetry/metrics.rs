@@ -136,6 +136,9 @@ impl Families {
     }
 }
 
+/// The kinds of fallback; the `kind` label of `outrigger_fallbacks_total`.
+const FALLBACK_KINDS: [&str; 3] = ["last_good", "service", "respond"];
+
 /// The states of an endpoint; the `state` label of `outrigger_endpoints`.
 pub const ENDPOINT_STATES: [&str; 4] = ["ready", "draining", "ejected", "unhealthy"];
 
@@ -380,7 +383,7 @@ impl Metrics {
         for reason in RETRY_REASONS {
             let _ = f.retries.remove_label_values(&[name, reason]);
         }
-        for kind in ["last_good", "service", "respond"] {
+        for kind in FALLBACK_KINDS {
             let _ = f.fallbacks.remove_label_values(&[name, kind]);
             for why in ["full", "nothing"] {
                 let _ = f.fallback_refused.remove_label_values(&[name, kind, why]);
@@ -480,6 +483,29 @@ impl ServiceMetrics {
     /// Counts an attempt after a call's first, by what made it necessary: one of [`RETRY_REASONS`].
     pub fn retried(&self, reason: &'static str) {
         self.retries.with_label_values(&[&*self.name, reason]).inc();
+    }
+
+    /// How many calls took no longer than each bound, in seconds (all of them last, without a bound), and how long they
+    /// took together.
+    pub fn latency(&self) -> (Vec<(f64, u64)>, f64) {
+        use prometheus::core::Metric as _;
+        let metric = self.call_duration.metric();
+        let histogram = metric.get_histogram();
+        let mut within: Vec<_> =
+            histogram.get_bucket().iter().map(|bucket| (bucket.upper_bound(), bucket.cumulative_count())).collect();
+        within.push((f64::INFINITY, histogram.get_sample_count()));
+        (within, histogram.get_sample_sum())
+    }
+
+    /// Calls that a fallback answered; steps that were full, and steps that had nothing.
+    pub fn fallback_counts(&self) -> [u64; 3] {
+        let sum = |of: &dyn Fn(&'static str) -> u64| FALLBACK_KINDS.into_iter().map(of).sum();
+        let refused = |kind, why| self.refused.with_label_values(&[&*self.name, kind, why]).get();
+        [
+            sum(&|kind| self.fallbacks.with_label_values(&[&*self.name, kind]).get()),
+            sum(&|kind| refused(kind, "full")),
+            sum(&|kind| refused(kind, "nothing")),
+        ]
     }
 
     /// Counts a call that found no place in the bulkhead.

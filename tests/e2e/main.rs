@@ -25,6 +25,7 @@ mod grpc;
 mod grpc_web;
 mod http2;
 mod http2_ends;
+mod hystrix;
 mod inbound;
 mod lifecycle;
 mod malformed;

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use crate::support::{Client, Held, Origin, Process, eventually};
 
 fn one(addr: std::net::SocketAddr, rest: &str) -> String {
-    format!("services: {{a: {{static: ['{addr}']{rest}}}}}")
+    format!("services: {{a: {{static: ['{addr}'], retry: off, ejection: off{rest}}}}}")
 }
 
 async fn value(process: &Process, key: &str) -> String {

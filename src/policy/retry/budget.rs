@@ -5,8 +5,8 @@
 //! that a service with few calls has some; each retry takes one out. What is not used leaks away within
 //! [`WINDOW`], so a quiet hour does not pay for a storm.
 //!
-//! These are the rules of Finagle's `RetryBudget` (its `ttl` is our window), but for the reserve, which here has to be
-//! earned too. Calls are told in sum when a retry asks, so that a call that needs none costs no more than a count.
+//! These are the rules of Finagle's `RetryBudget` (its `ttl` is our window), but for the reserve, which here is spent and
+//! earned like the rest. Calls are told in sum when a retry asks, so that a call that needs none costs no more than a count.
 
 use std::time::{Duration, Instant};
 
@@ -25,15 +25,16 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// The budget of a service whose first call begins now: one second's worth.
+    /// The budget of a service whose first call begins now: what a quiet window has earned.
     pub fn new(settings: &Settings, now: Instant) -> Self {
-        Self { retries: f64::from(settings.min_per_second), calls: 0, at: now }
+        Self { retries: f64::from(settings.min_per_second) * WINDOW.as_secs_f64(), calls: 0, at: now }
     }
 
     /// Takes a retry out, if there is one; `calls` is how many calls there have been in all.
     pub fn take(&mut self, settings: &Settings, calls: u64, now: Instant) -> bool {
         self.settle(settings, calls, now);
-        let is_there = self.retries >= 1.0;
+        // Sums of tenths are not quite what they should be.
+        let is_there = self.retries >= 1.0 - 1e-9;
         if is_there {
             self.retries -= 1.0;
         }
@@ -84,11 +85,11 @@ mod tests {
     }
 
     #[test]
-    fn a_new_service_has_a_second_s_worth() {
+    fn a_new_service_has_what_a_quiet_window_earns() {
         let (settings, now) = (settings(20.0, 3), Instant::now());
         let mut budget = Budget::new(&settings, now);
-        assert_eq!(takes(&mut budget, &settings, 1, now), 3);
-        assert_eq!(takes(&mut budget, &settings, 4, now), 0, "three and four fifths are three");
+        assert_eq!(takes(&mut budget, &settings, 1, now), 30);
+        assert_eq!(takes(&mut budget, &settings, 4, now), 0, "thirty and four fifths are thirty");
         assert_eq!(takes(&mut budget, &settings, 5, now), 1);
     }
 
@@ -96,7 +97,7 @@ mod tests {
     fn calls_pay_a_share_and_seconds_a_few() {
         let (settings, start) = (settings(20.0, 3), Instant::now());
         let mut budget = Budget::new(&settings, start);
-        assert_eq!(takes(&mut budget, &settings, 0, start), 3);
+        assert_eq!(takes(&mut budget, &settings, 0, start), 30);
         assert_eq!(takes(&mut budget, &settings, 100, start + SECOND), 23);
         assert_eq!(takes(&mut budget, &settings, 100, start + 2 * SECOND), 3);
     }
@@ -130,7 +131,7 @@ mod tests {
     fn what_is_put_back_can_be_taken_again() {
         let (settings, now) = (settings(0.0, 1), Instant::now());
         let mut budget = Budget::new(&settings, now);
-        assert!(budget.take(&settings, 0, now));
+        assert_eq!(takes(&mut budget, &settings, 0, now), 10);
         assert!(!budget.take(&settings, 0, now));
         budget.put_back();
         assert!(budget.take(&settings, 0, now));
@@ -159,9 +160,9 @@ mod tests {
                 most_calls_a_window = most_calls_a_window.max(calls - history[begun].1);
                 let passed = now.duration_since(start).as_secs_f64();
                 let share = settings.budget.as_percent() / 100.0;
-                let paid = share * calls as f64 + f64::from(settings.min_per_second) * (passed + 1.0);
+                let paid = share * calls as f64 + f64::from(settings.min_per_second) * (passed + 10.0);
                 assert!(taken as f64 <= paid + 1e-6, "seed {seed}: {taken} retries, {paid} paid for");
-                let kept = share * (most_calls_a_window + 20) as f64 + f64::from(settings.min_per_second) * 11.0;
+                let kept = share * (most_calls_a_window + 20) as f64 + f64::from(settings.min_per_second) * 20.0;
                 let left = f64::from(budget.left(&settings, calls, now));
                 assert!(left <= kept + 1.0, "seed {seed}: {left} left of at most {kept}");
             }

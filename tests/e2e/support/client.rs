@@ -118,6 +118,17 @@ impl Client {
         std::mem::take(&mut self.buffer)
     }
 
+    /// One chunk of a chunked body, as text; `None` when the body or the connection ends.
+    pub(crate) async fn chunk(&mut self) -> Option<String> {
+        let line = self.line().await?;
+        let size = usize::from_str_radix(line.split(';').next()?.trim(), 16).ok().filter(|size| *size > 0)?;
+        while self.buffer.len() < size + 2 {
+            self.more().await?;
+        }
+        let chunk = self.buffer.drain(..size + 2).take(size).collect();
+        String::from_utf8(chunk).ok()
+    }
+
     async fn chunked(&mut self, reply: &mut Reply) -> Option<()> {
         loop {
             let line = self.line().await?;

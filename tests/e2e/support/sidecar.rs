@@ -102,6 +102,11 @@ impl Sidecar {
         self.client().await.get(host, path, "").await
     }
 
+    /// A connection to the observe port.
+    pub(crate) async fn observer(&self) -> Client {
+        Client::connect(self.addresses.observe).await
+    }
+
     /// What the observe port says.
     pub(crate) async fn observe(&self, path: &str) -> Reply {
         Client::connect(self.addresses.observe).await.get("observe", path, "Connection: close\r\n").await
