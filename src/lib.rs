@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! cli, app                        assemble, run, reload, stop
-//! proxy, admin                    answer somebody: an app, an operator
+//! proxy, admin, health            answer somebody, an app or an operator; ask endpoints how they are
 //! service, discovery, upstream    own live state and outside effects
 //! config, telemetry, net          describe, observe, speak TCP and DNS
 //! policy                          pure decisions: state, now, event → verdict
@@ -31,7 +31,7 @@
 //!
 //! One acceptor hands each connection to the worker with the fewest; each worker is one thread with its
 //! own single-threaded runtime and owns its connections and upstream pools; one control thread runs
-//! discovery, the observe port, the admin socket and reload. Workers see the results as immutable
+//! discovery, health checks, the observe port, the admin socket and reload. Workers see the results as immutable
 //! snapshots, swapped whole.
 
 pub mod admin;
@@ -39,6 +39,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod discovery;
+pub mod health;
 pub mod model;
 pub mod net;
 pub mod policy;

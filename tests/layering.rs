@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Each folder, with the folders that it may use. A folder may always use itself.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("model", &[]),
     ("policy", &["model"]),
     ("config", &["policy", "model"]),
@@ -19,6 +19,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("upstream", &["net", "telemetry", "model"]),
     ("service", &["upstream", "net", "config", "telemetry", "policy", "model"]),
     ("proxy", &["service", "upstream", "config", "telemetry", "net", "policy", "model"]),
+    ("health", &["service", "upstream", "config", "telemetry", "net", "policy", "model"]),
     ("admin", &["service", "config", "telemetry", "net", "policy", "model"]),
     ("app", EVERYTHING),
     ("cli", EVERYTHING),
@@ -30,6 +31,7 @@ const EVERYTHING: &[&str] = &[
     "cli",
     "config",
     "discovery",
+    "health",
     "model",
     "net",
     "policy",

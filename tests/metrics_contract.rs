@@ -46,6 +46,15 @@ fn rendered() -> Listing {
     metrics.unattributed_calls();
     metrics.downstream_connections();
     metrics.certificate_expires("orders", std::time::SystemTime::now());
+    let orders = metrics.service("orders");
+    orders.retried("status");
+    orders.ejected("consecutive");
+    orders.fell_back("respond");
+    orders.fallback_refused("respond", "full");
+    orders.shed("low");
+    orders.graphql_ended("Orders", Outcome::Ok);
+    metrics.health_checked("orders", true);
+    metrics.last_good_bytes();
     let text = String::from_utf8(metrics.render()).unwrap();
     let mut listing = Listing::new();
     for line in text.lines() {

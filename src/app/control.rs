@@ -26,6 +26,7 @@ use crate::{
     admin::{self, ReloadRequest, socket::AdminSocket},
     config::Config,
     discovery::Discovery,
+    health,
     service::{Lifecycle, Table},
     telemetry::{AccessLog, Metrics},
 };
@@ -94,6 +95,8 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
         }
         Err(error) => tracing::error!(%error, "the observe port cannot be served"),
     }
+    let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
+    let checks = tokio::spawn(health::watch(table.clone(), metrics.clone(), seed));
     let socket = tokio::spawn(admin::socket::serve(admin, table.clone(), lifecycle.clone(), reloads));
 
     let mut wiring = Wiring::new(discovery, table.clone());
@@ -147,6 +150,7 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
         }
     };
     shutdown::stop(running.acceptor, running.listeners, workers, running.config.drain.limit, hurry).await;
+    checks.abort();
     socket.abort();
     let _ = socket.await;
     tracing::info!("stopped");

@@ -92,6 +92,17 @@ impl Cause {
     }
 }
 
+impl With {
+    /// The word for its kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::LastGood(_) => "last_good",
+            Self::Service(_) => "service",
+            Self::Respond(_) => "respond",
+        }
+    }
+}
+
 impl Default for LastGood {
     fn default() -> Self {
         Self { age: Duration::from_secs(600), max_body: 1 << 20, force: false }

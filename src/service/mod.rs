@@ -166,6 +166,7 @@ impl Service {
             }
             None => Arc::new(Retries::new(settings, now)),
         });
+        fallbacks.steps().iter().for_each(|ready| metrics.may_fall_back(ready.step.with.kind()));
         let flights = config.policy.coalesce.then(Arc::default);
         let ejections = old.map(|old| old.ejections.clone()).unwrap_or_default();
         let endpoints = match old.filter(|old| old.config.source == config.source) {

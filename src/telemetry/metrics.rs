@@ -46,6 +46,7 @@ struct Families {
     fallbacks: IntCounterVec,
     fallback_refused: IntCounterVec,
     last_good_bytes: IntGauge,
+    health_checks: IntCounterVec,
     shed: IntCounterVec,
     coalesced: IntCounterVec,
     failure_if_unjudged: IntCounterVec,
@@ -225,6 +226,12 @@ impl Metrics {
                 &registry,
                 IntGauge::new("outrigger_last_good_bytes", "Bytes of good answers kept for fallbacks."),
             ),
+            health_checks: counters(
+                &registry,
+                "outrigger_health_checks_total",
+                "Active checks of endpoints, by result.",
+                &["service", "result"],
+            ),
             shed: counters(
                 &registry,
                 "outrigger_bulkhead_shed_total",
@@ -348,6 +355,11 @@ impl Metrics {
         self.0.connections.with_label_values(&[NO_SERVICE, Side::Downstream.as_str()])
     }
 
+    /// Counts an active check of an endpoint.
+    pub fn health_checked(&self, service: &str, good: bool) {
+        self.0.health_checks.with_label_values(&[service, if good { "ok" } else { "failed" }]).inc();
+    }
+
     /// Bytes of good answers that are kept.
     pub fn last_good_bytes(&self) -> IntGauge {
         self.0.last_good_bytes.clone()
@@ -376,6 +388,9 @@ impl Metrics {
         let _ = f.coalesced.remove_label_values(&[name]);
         let _ = f.failure_if_unjudged.remove_label_values(&[name]);
         f.forget_operations(name);
+        for result in ["ok", "failed"] {
+            let _ = f.health_checks.remove_label_values(&[name, result]);
+        }
         for priority in ["critical", "high", "normal", "low"] {
             let _ = f.shed.remove_label_values(&[name, priority]);
         }
@@ -524,6 +539,11 @@ impl ServiceMetrics {
     /// Counts a call that a fallback answered.
     pub fn fell_back(&self, kind: &'static str) {
         self.fallbacks.with_label_values(&[&*self.name, kind]).inc();
+    }
+
+    /// Makes the series of a kind of fallback that the service has, at 0.
+    pub fn may_fall_back(&self, kind: &'static str) {
+        self.fallbacks.with_label_values(&[&*self.name, kind]);
     }
 
     /// Counts a step of a fallback that could not answer.

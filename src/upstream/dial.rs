@@ -18,11 +18,10 @@ pub async fn dial(target: &Target, deadline: Option<Instant>) -> Result<Stream, 
 }
 
 /// Opens a stream to an endpoint, and tells what the endpoint chose of the offer; that is nothing in plain text.
-pub(super) async fn open(
-    target: &Target,
-    offer: Offer,
-    deadline: Option<Instant>,
-) -> Result<(Stream, Chosen), DialError> {
+///
+/// # Errors
+/// The endpoint refused, or is not who it should be, or `deadline` passed.
+pub async fn open(target: &Target, offer: Offer, deadline: Option<Instant>) -> Result<(Stream, Chosen), DialError> {
     let stream = tcp::dial(target.addr, deadline).await?;
     let Some(tls) = &target.tls else { return Ok((stream.into(), Chosen::Nothing)) };
     let securing = tls.connect(stream, &target.host, offer);

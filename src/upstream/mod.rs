@@ -42,7 +42,7 @@ use prometheus::IntGauge;
 use crate::net::{tcp::DialError, tls};
 
 pub use connection::{Connection, ExchangeError, OnContinue, Open, Version};
-pub use dial::dial;
+pub use dial::{dial, open};
 use link::Link;
 pub use payload::{Payload, PayloadError, is_malformed};
 

@@ -23,6 +23,7 @@ mod faults;
 mod framing;
 mod grpc;
 mod grpc_web;
+mod health;
 mod http2;
 mod http2_ends;
 mod hystrix;

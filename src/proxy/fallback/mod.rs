@@ -89,7 +89,7 @@ pub(super) async fn instead(
     }
     for step in service.fallbacks().steps().iter().filter(|step| fallen.is_for(step)) {
         let Some(place) = step.enter() else {
-            service.metrics().fallback_refused(kind(&step.step.with), "full");
+            service.metrics().fallback_refused(step.step.with.kind(), "full");
             continue;
         };
         let answer = match &step.step.with {
@@ -101,25 +101,16 @@ pub(super) async fn instead(
         };
         match answer {
             Some(mut answer) => {
-                let said = proxy_status(kind(&step.step.with), fallen.cause);
+                let said = proxy_status(step.step.with.kind(), fallen.cause);
                 answer.headers_mut().append(PROXY_STATUS, said);
-                service.metrics().fell_back(kind(&step.step.with));
-                call.note_fallback(kind(&step.step.with), answer.status());
+                service.metrics().fell_back(step.step.with.kind());
+                call.note_fallback(step.step.with.kind(), answer.status());
                 return Some(answer);
             }
-            None => service.metrics().fallback_refused(kind(&step.step.with), "nothing"),
+            None => service.metrics().fallback_refused(step.step.with.kind(), "nothing"),
         }
     }
     None
-}
-
-/// The word for a kind of step.
-fn kind(with: &With) -> &'static str {
-    match with {
-        With::LastGood(_) => "last_good",
-        With::Service(_) => "service",
-        With::Respond(_) => "respond",
-    }
 }
 
 fn proxy_status(kind: &str, cause: Cause) -> HeaderValue {
