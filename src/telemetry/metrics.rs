@@ -8,7 +8,7 @@
 //! in `docs/metrics.md`.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -50,6 +50,8 @@ struct Families {
     coalesced: IntCounterVec,
     failure_if_unjudged: IntCounterVec,
     graphql_operations: IntCounterVec,
+    /// The names of GraphQL operations that have a series of their own, by service: whatever is reloaded.
+    operations: Mutex<HashMap<Box<str>, Operations>>,
     endpoints: IntGaugeVec,
     discovery_updates: IntCounterVec,
     discovery_age: GaugeVec,
@@ -118,10 +120,20 @@ impl Side {
 /// How many GraphQL operations of a service have series of their own.
 const OPERATIONS: usize = 100;
 
+/// Names of GraphQL operations.
+type Operations = Arc<Mutex<HashSet<Box<str>>>>;
+
 impl Families {
+    /// The names that have series of a service.
+    fn operations_of(&self, name: &str) -> Operations {
+        let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
+        operations.entry(name.into()).or_default().clone()
+    }
+
     /// Drops the series of a service's GraphQL operations, whatever they are called.
     fn forget_operations(&self, name: &str) {
         use prometheus::core::Collector as _;
+        self.operations.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         for family in self.graphql_operations.collect() {
             for metric in family.get_metric() {
                 let of =
@@ -240,7 +252,7 @@ impl Metrics {
             failure_if_unjudged: counters(
                 &registry,
                 "outrigger_failure_if_unjudged_total",
-                "Answers that were too long for failure_if to look into.",
+                "Answers in JSON that failure_if did not look into, too long or compressed ones.",
                 &["service"],
             ),
             graphql_operations: counters(
@@ -286,6 +298,7 @@ impl Metrics {
                     &["service"],
                 ),
             ),
+            operations: Mutex::default(),
             registry,
         };
         let info =
@@ -318,7 +331,7 @@ impl Metrics {
             coalesced: f.coalesced.with_label_values(&[name]),
             failure_if_unjudged: f.failure_if_unjudged.with_label_values(&[name]),
             graphql_operations: f.graphql_operations.clone(),
-            operations: Arc::default(),
+            operations: f.operations_of(name),
             fallbacks: f.fallbacks.clone(),
             refused: f.fallback_refused.clone(),
             endpoints: ENDPOINT_STATES.map(|state| f.endpoints.with_label_values(&[name, state])),
@@ -458,11 +471,11 @@ pub struct ServiceMetrics {
     shed: IntCounterVec,
     /// Calls that were given another's answer.
     pub coalesced: IntCounter,
-    /// Answers too long for `failure_if`.
+    /// Answers that `failure_if` did not look into.
     pub failure_if_unjudged: IntCounter,
     graphql_operations: IntCounterVec,
     /// The names of GraphQL operations that have a series of their own.
-    operations: Arc<Mutex<HashSet<Box<str>>>>,
+    operations: Operations,
     fallbacks: IntCounterVec,
     refused: IntCounterVec,
     /// Endpoints by [`ENDPOINT_STATES`]; set when rendered.
@@ -573,6 +586,7 @@ mod tests {
         let metrics = Metrics::new();
         let orders = metrics.service("orders");
         orders.call_ended(Outcome::Failed(Reason::BreakerOpen), Duration::from_millis(3));
+        orders.graphql_ended("Buy", Outcome::Ok);
         metrics.discovery_look("orders", SourceKind::Dns, LookResult::Changed);
         let text = String::from_utf8(metrics.render()).unwrap();
         assert!(text.contains(r#"outrigger_calls_total{outcome="breaker_open",service="orders"} 1"#), "{text}");
@@ -580,5 +594,18 @@ mod tests {
         metrics.forget("orders");
         let text = String::from_utf8(metrics.render()).unwrap();
         assert!(!text.contains("orders"), "{text}");
+    }
+
+    #[test]
+    fn the_operations_of_a_service_are_a_hundred_over_all_reloads() {
+        let metrics = Metrics::new();
+        for reload in 0..3 {
+            let orders = metrics.service("orders");
+            (0..80).for_each(|n| orders.graphql_ended(&format!("Q{reload}x{n}"), Outcome::Ok));
+        }
+        let text = String::from_utf8(metrics.render()).unwrap();
+        let series = text.lines().filter(|line| line.starts_with("outrigger_graphql_operations_total{"));
+        assert_eq!(series.count(), OPERATIONS + 1, "and `other`");
+        assert!(text.contains(r#"{operation="other",outcome="ok",service="orders"} 140"#), "{text}");
     }
 }
