@@ -91,12 +91,14 @@ mod tests {
             json: Some((pointer.to_owned(), text.map(str::to_owned))),
             ..Settings::default()
         };
-        let body = br#"{"state":"failed","n":7,"ok":false,"none":null,"list":[{"a/b":true}]}"#;
+        let body = br#"{"state":"failed","n":7,"big":1e2,"ok":false,"none":null,"list":[{"a/b":true}]}"#;
         for (pointer, text, marked) in [
             ("/state", Some("failed"), true),
             ("/state", Some("fail"), false),
             ("/state", None, true),
             ("/n", Some("7"), true),
+            ("/big", Some("1e2"), false),
+            ("/big", Some("100.0"), true),
             ("/ok", Some("false"), true),
             ("/ok", None, false),
             ("/none", None, false),

@@ -107,6 +107,11 @@ impl Flights {
         Role::Lead(Leader { flights: self.clone(), key, news: sender, party, has_told: false })
     }
 
+    /// How many wait for another's answer.
+    pub fn waiting(&self) -> usize {
+        lock(&self.0).values().map(|flight| Arc::strong_count(&flight.party).saturating_sub(2)).sum()
+    }
+
     /// Whoever comes from now on follows that party no more; another one that bears its key stays.
     fn close(&self, key: &Key, party: &Arc<()>) {
         let mut flights = lock(&self.0);
@@ -239,9 +244,10 @@ mod tests {
         let leader = lead(&flights);
         let mut crowd: Vec<_> = (0..FOLLOWERS).map(|_| follow(&flights)).collect();
         assert!(matches!(flights.join(key("/x")), Role::Alone));
+        assert_eq!(flights.waiting(), FOLLOWERS);
         crowd.pop();
         follow(&flights);
         drop((leader, crowd));
-        assert_eq!(keys(&flights), 0);
+        assert_eq!((keys(&flights), flights.waiting()), (0, 0));
     }
 }

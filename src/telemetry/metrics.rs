@@ -48,6 +48,7 @@ struct Families {
     last_good_bytes: IntGauge,
     shed: IntCounterVec,
     coalesced: IntCounterVec,
+    coalesce_waiting: IntGaugeVec,
     failure_if_unjudged: IntCounterVec,
     graphql_operations: IntCounterVec,
     /// The names of GraphQL operations that have a series of their own, by service: whatever is reloaded.
@@ -249,6 +250,12 @@ impl Metrics {
                 "Calls that were given the answer of an identical one.",
                 &["service"],
             ),
+            coalesce_waiting: gauges(
+                &registry,
+                "outrigger_coalesce_waiting",
+                "Calls that wait for the answer of an identical one.",
+                &["service"],
+            ),
             failure_if_unjudged: counters(
                 &registry,
                 "outrigger_failure_if_unjudged_total",
@@ -329,6 +336,7 @@ impl Metrics {
             ejections: f.ejections.clone(),
             shed: f.shed.clone(),
             coalesced: f.coalesced.with_label_values(&[name]),
+            coalesce_waiting: f.coalesce_waiting.with_label_values(&[name]),
             failure_if_unjudged: f.failure_if_unjudged.with_label_values(&[name]),
             graphql_operations: f.graphql_operations.clone(),
             operations: f.operations_of(name),
@@ -387,6 +395,7 @@ impl Metrics {
             let _ = f.breaker_transitions.remove_label_values(&[name, to]);
         }
         let _ = f.coalesced.remove_label_values(&[name]);
+        let _ = f.coalesce_waiting.remove_label_values(&[name]);
         let _ = f.failure_if_unjudged.remove_label_values(&[name]);
         f.forget_operations(name);
         for priority in ["critical", "high", "normal", "low"] {
@@ -471,6 +480,8 @@ pub struct ServiceMetrics {
     shed: IntCounterVec,
     /// Calls that were given another's answer.
     pub coalesced: IntCounter,
+    /// Set when rendered.
+    pub coalesce_waiting: IntGauge,
     /// Answers that `failure_if` did not look into.
     pub failure_if_unjudged: IntCounter,
     graphql_operations: IntCounterVec,
