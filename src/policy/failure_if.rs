@@ -44,7 +44,9 @@ impl Settings {
 fn is_text(found: &Value, text: &str) -> bool {
     match found {
         Value::String(found) => found == text,
-        Value::Number(_) | Value::Bool(_) | Value::Null => found.to_string() == text,
+        Value::Number(number) => number.to_string() == text,
+        Value::Bool(said) => text == if *said { "true" } else { "false" },
+        Value::Null => text == "null",
         Value::Array(_) | Value::Object(_) => false,
     }
 }
