@@ -42,6 +42,7 @@ fn documented() -> Listing {
 fn rendered() -> Listing {
     let metrics = Metrics::new();
     metrics.service("orders").call_ended(Outcome::Ok, std::time::Duration::from_millis(1));
+    metrics.service("orders").graphql_ended("Buy", Outcome::Ok);
     metrics.discovery_look("orders", SourceKind::Dns, LookResult::Changed);
     metrics.unattributed_calls();
     metrics.downstream_connections();

@@ -44,7 +44,9 @@ impl Settings {
 fn is_text(found: &Value, text: &str) -> bool {
     match found {
         Value::String(found) => found == text,
-        Value::Number(_) | Value::Bool(_) | Value::Null => found.to_string() == text,
+        Value::Number(number) => number.to_string() == text,
+        Value::Bool(said) => text == if *said { "true" } else { "false" },
+        Value::Null => text == "null",
         Value::Array(_) | Value::Object(_) => false,
     }
 }
@@ -91,12 +93,14 @@ mod tests {
             json: Some((pointer.to_owned(), text.map(str::to_owned))),
             ..Settings::default()
         };
-        let body = br#"{"state":"failed","n":7,"ok":false,"none":null,"list":[{"a/b":true}]}"#;
+        let body = br#"{"state":"failed","n":7,"big":1e2,"ok":false,"none":null,"list":[{"a/b":true}]}"#;
         for (pointer, text, marked) in [
             ("/state", Some("failed"), true),
             ("/state", Some("fail"), false),
             ("/state", None, true),
             ("/n", Some("7"), true),
+            ("/big", Some("1e2"), false),
+            ("/big", Some("100.0"), true),
             ("/ok", Some("false"), true),
             ("/ok", None, false),
             ("/none", None, false),

@@ -312,7 +312,7 @@ impl Relayed {
         why: &str,
         code: Option<h2::Reason>,
     ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
-        self.taps.clear();
+        self.taps.drain(..).for_each(|tap| tap.broke(call, why));
         if let Some(rest) = self.rest.take() {
             rest.cut_short(self.bytes, call, attempt, why);
         }

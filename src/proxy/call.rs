@@ -104,11 +104,21 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
         Ok(Part::Goes(lead)) => (lead, journey(&mut call, &asked).await),
         Ok(Part::Gets(given, outcome)) => {
             peer.answer_ended();
-            let mut reply = given.render(&asked, &manner);
-            manner.decorate(&call, reply.headers_mut());
+            let reply = coalesce::render(&mut call, given, &asked, &manner);
             let now = call.worker.now();
             call.end(now, outcome);
             return reply;
+        }
+        Ok(Part::Falls(outcome)) => {
+            if let Some(fallen) = Fallen::of_answer(outcome)
+                && let Some(reply) = saved(&mut call, fallen, &asked, peer, &manner).await
+            {
+                call.service.metrics().coalesced.inc();
+                let now = call.worker.now();
+                call.end(now, outcome);
+                return reply;
+            }
+            (None, journey(&mut call, &asked).await)
         }
         Err(failure) => (None, Err(failure)),
     };
@@ -122,6 +132,9 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
             if let Some(fallen) = fallen
                 && let Some(reply) = saved(&mut call, fallen, &asked, peer, &manner).await
             {
+                if let Some(mut leader) = lead {
+                    leader.tell(News::Fallen(outcome));
+                }
                 let now = call.worker.now();
                 attempted.relayable.attempt.end(now, outcome);
                 call.end(now, outcome);
@@ -135,9 +148,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
             relay(call, asked, attempted, taps, peer, &manner)
         }
         Err(failure) => {
-            if let (Some(mut leader), Outcome::Failed(reason)) = (lead, failure.outcome) {
-                leader.tell(News::Failure(reason, (*failure.detail).into()));
-            }
+            coalesce::tell_failure(lead, &call, &failure);
             if let Some(fallen) = Fallen::of(&failure)
                 && let Some(reply) = saved(&mut call, fallen, &asked, peer, &manner).await
             {
@@ -371,7 +382,7 @@ pub(super) fn relay(
 }
 
 /// Server-sent events (HTML Living Standard §9.2).
-fn is_event_stream(headers: &HeaderMap) -> bool {
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     let essence = |value: &HeaderValue| {
         let media = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default();
         media.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
@@ -443,6 +454,11 @@ impl Call {
     /// When it began.
     pub(super) fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Whether its caller gave it less time than its service does.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.deadline != Deadline::starting(self.started, &self.service.config().policy.timeout)
     }
 
     /// Writes down that a fallback answered.

@@ -24,6 +24,17 @@ struct Operation<'a> {
     name: Option<&'a str>,
 }
 
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asks {
+    /// Queries, and nothing else: it may be sent twice.
+    Query,
+    /// For something else, too: it may not, even by GET.
+    More,
+    /// It is no GraphQL, or nobody can tell: a persisted query by its hash, say.
+    Unknown,
+}
+
 /// One request of a body.
 #[derive(Debug, Deserialize)]
 struct Request {
@@ -43,11 +54,17 @@ enum Requests {
 /// The longest name that becomes a label.
 const LONGEST_NAME: usize = 64;
 
-/// Whether a request is known to be a query, and nothing else.
-pub(super) fn is_query(asked: &Asked) -> bool {
+/// What a request asks for.
+pub(super) fn asks(asked: &Asked) -> Asks {
     let requests = requests(asked);
-    !requests.is_empty()
-        && requests.iter().all(|request| operation(request).is_some_and(|(kind, _)| kind == Kind::Query))
+    let kinds: Vec<_> = requests.iter().map(|request| operation(request).map(|(kind, _)| kind)).collect();
+    if kinds.iter().any(|kind| matches!(kind, Some(Kind::Mutation | Kind::Subscription))) {
+        Asks::More
+    } else if !kinds.is_empty() && kinds.iter().all(Option::is_some) {
+        Asks::Query
+    } else {
+        Asks::Unknown
+    }
 }
 
 /// What the operation of a request is called; `None` when it is no GraphQL. An operation without a name is
@@ -57,27 +74,73 @@ pub(super) fn name(asked: &Asked) -> Option<String> {
         [] => None,
         [request] => {
             let name = request.operation_name.clone().or_else(|| operation(request)?.1.map(str::to_owned));
-            let is_name =
-                |name: &String| name.len() <= LONGEST_NAME && !name.is_empty() && name.bytes().all(is_of_name);
-            Some(name.filter(is_name).unwrap_or_else(|| "anonymous".to_owned()))
+            Some(name.filter(|name| is_name(name)).unwrap_or_else(|| "anonymous".to_owned()))
         }
         _ => Some("anonymous".to_owned()),
     }
 }
 
-/// The requests that the body of a POST holds, as far as it has been kept.
+/// Whether a text is a name (GraphQL specification §2.1.9) of a length that a label may have.
+fn is_name(text: &str) -> bool {
+    text.len() <= LONGEST_NAME
+        && text.bytes().all(is_of_name)
+        && text.bytes().next().is_some_and(|b| !b.is_ascii_digit())
+}
+
+/// The GraphQL requests that an HTTP request holds.
 fn requests(asked: &Asked) -> Vec<Request> {
-    let content_type = asked.head.headers.get(CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
-    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    if asked.head.method != Method::POST || !essence.eq_ignore_ascii_case(b"application/json") {
-        return Vec::new();
+    match asked.head.method {
+        Method::GET => asked.head.uri.query().map_or_else(Vec::new, in_uri),
+        Method::POST => asked.upload.whole().map_or_else(Vec::new, |pieces| {
+            let content_type = asked.head.headers.get(CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
+            let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+            let is_json = essence.eq_ignore_ascii_case(b"application/json");
+            if is_json { in_body(&pieces.concat()) } else { Vec::new() }
+        }),
+        _ => Vec::new(),
     }
-    let Some(pieces) = asked.upload.whole() else { return Vec::new() };
-    match serde_json::from_slice(&pieces.concat()) {
+}
+
+/// The requests in the body of a POST. One that says the same thing twice is nobody's guess: serde refuses it.
+fn in_body(body: &[u8]) -> Vec<Request> {
+    match serde_json::from_slice(body) {
         Ok(Requests::One(request)) if request.query.is_some() || request.operation_name.is_some() => vec![request],
         Ok(Requests::Batch(requests)) => requests,
         _ => Vec::new(),
     }
+}
+
+/// The requests in the query of a GET's URI. Whatever else has a parameter `query` has no document in it; each of
+/// several counts, since which of them a server takes is its own affair.
+fn in_uri(query: &str) -> Vec<Request> {
+    let of = |wanted: &'static str| {
+        let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs.filter(move |(name, _)| *name == wanted).map(|(_, value)| decoded(value))
+    };
+    let operation_name = of("operationName").next().flatten();
+    let requests = of("query").map(|query| Request { query, operation_name: operation_name.clone() });
+    requests
+        .filter(|request| request.query.as_deref().and_then(operations).is_some_and(|all| !all.is_empty()))
+        .collect()
+}
+
+/// A value of a form (WHATWG URL §5.1); `None` when it is no text.
+fn decoded(value: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        bytes.push(match (first, after) {
+            (b'+', _) => b' ',
+            (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                rest = after;
+                let hex = |digit: u8| char::from(digit).to_digit(16).map_or(0, |digit| digit as u8);
+                hex(*high) << 4 | hex(*low)
+            }
+            (byte, _) => *byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// The operation that a request names; without a name there must be one alone.
@@ -213,5 +276,68 @@ mod tests {
         assert_eq!(operation(&request(both, Some("A"))), Some((Kind::Query, Some("A"))));
         assert_eq!(operation(&request(both, Some("B"))), Some((Kind::Mutation, Some("B"))));
         assert_eq!((operation(&request(both, None)), operation(&request(both, Some("C")))), (None, None));
+    }
+
+    #[test]
+    fn requests_are_read_from_bodies_and_from_uris() {
+        let names = |requests: Vec<Request>| -> Vec<_> {
+            requests
+                .iter()
+                .map(|request| operation(request).map(|(kind, name)| (kind, name.map(str::to_owned))))
+                .collect()
+        };
+        let a = Some((Kind::Query, Some("A".to_owned())));
+        for (body, expected) in [
+            (r#"{"query":"query A { a }"}"#, vec![a.clone()]),
+            (
+                r#"[{"query":"query A { a }"},{"query":"mutation { b }"}]"#,
+                vec![a.clone(), Some((Kind::Mutation, None))],
+            ),
+            (r#"{"operationName":"A","extensions":{"persistedQuery":{"sha256Hash":"0"}}}"#, vec![None]),
+            (r#"{"query":"query A { a }","query":"mutation { b }"}"#, vec![]),
+            (r#"{"query":7}"#, vec![]),
+            (r#"{"x":1}"#, vec![]),
+            ("[]", vec![]),
+            ("", vec![]),
+        ] {
+            assert_eq!(names(in_body(body.as_bytes())), expected, "{body}");
+        }
+        for (query, expected) in [
+            ("query=query+A%20%7Ba%7D", vec![a.clone()]),
+            ("operationName=A&query=query A{a}mutation B{b}", vec![a.clone()]),
+            ("query={a}&query=mutation{b}", vec![Some((Kind::Query, None)), Some((Kind::Mutation, None))]),
+            ("query=shoes", vec![]),
+            ("query=%ff%zz%", vec![]),
+            ("query", vec![]),
+            ("extensions=%7B%7D", vec![]),
+        ] {
+            assert_eq!(names(in_uri(query)), expected, "{query}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(in_body(deep.as_bytes()).is_empty());
+    }
+
+    #[test]
+    fn names_are_those_of_the_specification() {
+        for (text, expected) in
+            [("A_1", true), ("_", true), ("1A", false), ("", false), ("a-b", false), ("\u{fc}", false)]
+        {
+            assert_eq!(is_name(text), expected, "{text}");
+        }
+        assert!(is_name(&"x".repeat(64)) && !is_name(&"x".repeat(65)));
+    }
+
+    /// Whatever it is given, it comes to an end without a panic.
+    #[test]
+    fn any_bytes_are_read_to_their_end() {
+        let mut random = crate::model::Random::seeded(7);
+        let pieces =
+            ["query", "mutation", "{", "}", "(", ")", "\"", "\"\"\"", "\\", "#", "\n", "\u{fc}", "A", "@", " ", "$x:"];
+        for _ in 0..20_000 {
+            let n = random.below(12);
+            let document: String = (0..n).map(|_| pieces[random.below(16) as usize]).collect();
+            let _ = operations(&document);
+            let _ = in_uri(&document);
+        }
     }
 }

@@ -100,10 +100,14 @@ pub(super) async fn until_judged(
     if let Some(failure_if) = &attempt.service().config().policy.failure_if
         && exchanged.heard.outcome == Outcome::Ok
     {
-        let headers = exchanged.response.headers();
+        let (status, headers) = (exchanged.response.status(), exchanged.response.headers());
         let mut is_marked = failure_if.is_marked_by(headers);
-        if !is_marked && failure_if.reads_body() && is_plain_json(headers) {
-            let whole = body(&mut exchanged).await.map_err(|error| broken(&error, attempt, asked))?;
+        // A 4xx speaks of the request, whatever its body says.
+        if !is_marked && failure_if.reads_body() && status.is_success() && is_json(headers) {
+            let whole = match is_coded(headers) {
+                false => body(&mut exchanged).await.map_err(|error| broken(&error, attempt, asked))?,
+                true => None,
+            };
             match whole {
                 Some(body) => is_marked = failure_if.is_marked_in(&body),
                 None => attempt.service().metrics().failure_if_unjudged.inc(),
@@ -138,15 +142,19 @@ async fn trailers(exchanged: &mut Exchanged) -> Result<(), PayloadError> {
     }
 }
 
-/// Whether an answer is JSON that can be read as it is.
-fn is_plain_json(headers: &HeaderMap) -> bool {
+/// Whether an answer is one document of JSON. A stream of many, which may never end, has other types, but for one.
+fn is_json(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
-    let is_coded = headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
-    !is_coded && (essence == b"application/json" || essence.ends_with(b"+json"))
+    essence == b"application/json" || (essence.ends_with(b"+json") && essence != b"application/stream+json")
 }
 
-/// The whole body of an answer, which stays held; `None` when it is too long for that.
+/// Whether a body would have to be decompressed to be read.
+fn is_coded(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// The whole body of an answer, which stays held; `None` when it is too long for that, and goes on as it comes.
 async fn body(exchanged: &mut Exchanged) -> Result<Option<Vec<u8>>, PayloadError> {
     let Exchanged { response, connection, .. } = exchanged;
     let flow = response.body_mut();

@@ -172,8 +172,12 @@ fn of_answer(settings: &Settings, asked: &Asked, attempted: &Attempted) -> Optio
 /// Whether sending it twice does no more than sending it once.
 pub(super) fn may_repeat(asked: &Asked) -> bool {
     let app_says_so = || asked.terms.upgrade.is_none() && asked.head.headers.contains_key(IDEMPOTENCY_KEY);
-    is_first_try(asked)
-        && (asked.is_idempotent() || app_says_so() || asked.terms.is_graphql && graphql::is_query(asked))
+    let is_harmless = || match asked.terms.is_graphql.then(|| graphql::asks(asked)) {
+        Some(graphql::Asks::Query) => true,
+        Some(graphql::Asks::More) => false,
+        Some(graphql::Asks::Unknown) | None => asked.is_idempotent(),
+    };
+    is_first_try(asked) && (is_harmless() || app_says_so())
 }
 
 /// Whether no caller's sidecar is trying again already.

@@ -38,4 +38,11 @@ impl Tap {
             Self::Place(place) => drop(place),
         }
     }
+
+    /// The answer has broken off, for this reason.
+    pub(super) fn broke(self, outcome: Outcome, why: &str) {
+        if let Self::Lead(lead) = self {
+            lead.broke(outcome, why);
+        }
+    }
 }

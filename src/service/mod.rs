@@ -37,7 +37,7 @@ use arc_swap::{ArcSwap, Guard};
 
 pub use breaker::{Breaker, BreakerOpen, Trial};
 pub use bulkhead::{Bulkhead, BulkheadFull, Permit};
-pub use coalesce::{Flights, Leader, News, Role};
+pub use coalesce::{Flights, Follower, Leader, News, Role};
 use ejection::Ejections;
 pub use endpoint::{Live, LiveSet, Slot};
 pub use fallback::{Fallbacks, Place, Ready};

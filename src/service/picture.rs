@@ -48,6 +48,8 @@ impl Service {
         } else {
             metrics.bulkhead_limit.set(0);
         }
+        let waiting = self.flights().map_or(0, |flights| flights.waiting());
+        metrics.coalesce_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         let live = self.endpoints();
         let mut counts = [0; ENDPOINT_STATES.len()];
         for live in live.live() {

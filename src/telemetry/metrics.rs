@@ -8,7 +8,7 @@
 //! in `docs/metrics.md`.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -49,8 +49,11 @@ struct Families {
     health_checks: IntCounterVec,
     shed: IntCounterVec,
     coalesced: IntCounterVec,
+    coalesce_waiting: IntGaugeVec,
     failure_if_unjudged: IntCounterVec,
     graphql_operations: IntCounterVec,
+    /// The names of GraphQL operations that have a series of their own, by service: whatever is reloaded.
+    operations: Mutex<HashMap<Box<str>, Operations>>,
     endpoints: IntGaugeVec,
     discovery_updates: IntCounterVec,
     discovery_age: GaugeVec,
@@ -119,10 +122,20 @@ impl Side {
 /// How many GraphQL operations of a service have series of their own.
 const OPERATIONS: usize = 100;
 
+/// Names of GraphQL operations.
+type Operations = Arc<Mutex<HashSet<Box<str>>>>;
+
 impl Families {
+    /// The names that have series of a service.
+    fn operations_of(&self, name: &str) -> Operations {
+        let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
+        operations.entry(name.into()).or_default().clone()
+    }
+
     /// Drops the series of a service's GraphQL operations, whatever they are called.
     fn forget_operations(&self, name: &str) {
         use prometheus::core::Collector as _;
+        self.operations.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         for family in self.graphql_operations.collect() {
             for metric in family.get_metric() {
                 let of =
@@ -244,10 +257,16 @@ impl Metrics {
                 "Calls that were given the answer of an identical one.",
                 &["service"],
             ),
+            coalesce_waiting: gauges(
+                &registry,
+                "outrigger_coalesce_waiting",
+                "Calls that wait for the answer of an identical one.",
+                &["service"],
+            ),
             failure_if_unjudged: counters(
                 &registry,
                 "outrigger_failure_if_unjudged_total",
-                "Answers that were too long for failure_if to look into.",
+                "Answers in JSON that failure_if did not look into, too long or compressed ones.",
                 &["service"],
             ),
             graphql_operations: counters(
@@ -293,6 +312,7 @@ impl Metrics {
                     &["service"],
                 ),
             ),
+            operations: Mutex::default(),
             registry,
         };
         let info =
@@ -323,9 +343,10 @@ impl Metrics {
             ejections: f.ejections.clone(),
             shed: f.shed.clone(),
             coalesced: f.coalesced.with_label_values(&[name]),
+            coalesce_waiting: f.coalesce_waiting.with_label_values(&[name]),
             failure_if_unjudged: f.failure_if_unjudged.with_label_values(&[name]),
             graphql_operations: f.graphql_operations.clone(),
-            operations: Arc::default(),
+            operations: f.operations_of(name),
             fallbacks: f.fallbacks.clone(),
             refused: f.fallback_refused.clone(),
             endpoints: ENDPOINT_STATES.map(|state| f.endpoints.with_label_values(&[name, state])),
@@ -386,6 +407,7 @@ impl Metrics {
             let _ = f.breaker_transitions.remove_label_values(&[name, to]);
         }
         let _ = f.coalesced.remove_label_values(&[name]);
+        let _ = f.coalesce_waiting.remove_label_values(&[name]);
         let _ = f.failure_if_unjudged.remove_label_values(&[name]);
         f.forget_operations(name);
         for result in ["ok", "failed"] {
@@ -473,11 +495,13 @@ pub struct ServiceMetrics {
     shed: IntCounterVec,
     /// Calls that were given another's answer.
     pub coalesced: IntCounter,
-    /// Answers too long for `failure_if`.
+    /// Set when rendered.
+    pub coalesce_waiting: IntGauge,
+    /// Answers that `failure_if` did not look into.
     pub failure_if_unjudged: IntCounter,
     graphql_operations: IntCounterVec,
     /// The names of GraphQL operations that have a series of their own.
-    operations: Arc<Mutex<HashSet<Box<str>>>>,
+    operations: Operations,
     fallbacks: IntCounterVec,
     refused: IntCounterVec,
     /// Endpoints by [`ENDPOINT_STATES`]; set when rendered.
@@ -593,6 +617,7 @@ mod tests {
         let metrics = Metrics::new();
         let orders = metrics.service("orders");
         orders.call_ended(Outcome::Failed(Reason::BreakerOpen), Duration::from_millis(3));
+        orders.graphql_ended("Buy", Outcome::Ok);
         metrics.discovery_look("orders", SourceKind::Dns, LookResult::Changed);
         let text = String::from_utf8(metrics.render()).unwrap();
         assert!(text.contains(r#"outrigger_calls_total{outcome="breaker_open",service="orders"} 1"#), "{text}");
@@ -600,5 +625,18 @@ mod tests {
         metrics.forget("orders");
         let text = String::from_utf8(metrics.render()).unwrap();
         assert!(!text.contains("orders"), "{text}");
+    }
+
+    #[test]
+    fn the_operations_of_a_service_are_a_hundred_over_all_reloads() {
+        let metrics = Metrics::new();
+        for reload in 0..3 {
+            let orders = metrics.service("orders");
+            (0..80).for_each(|n| orders.graphql_ended(&format!("Q{reload}x{n}"), Outcome::Ok));
+        }
+        let text = String::from_utf8(metrics.render()).unwrap();
+        let series = text.lines().filter(|line| line.starts_with("outrigger_graphql_operations_total{"));
+        assert_eq!(series.count(), OPERATIONS + 1, "and `other`");
+        assert!(text.contains(r#"{operation="other",outcome="ok",service="orders"} 140"#), "{text}");
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::support::{Origin, Reply, Sidecar};
+use crate::support::{Origin, Sidecar};
 
 /// Answers each request with the next of these: headers, and a body.
-async fn answering(answers: &[(&str, &str)]) -> (Origin, Arc<Mutex<Vec<String>>>) {
+pub(super) async fn answering(answers: &[(&str, &str)]) -> (Origin, Arc<Mutex<Vec<String>>>) {
     let answers: Vec<_> = answers.iter().map(|(head, body)| ((*head).to_owned(), (*body).to_owned())).collect();
     let (answers, asked) = (Arc::new(answers), Arc::new(Mutex::new(Vec::new())));
     let log: Arc<Mutex<Vec<String>>> = asked.clone();
@@ -28,20 +28,11 @@ async fn answering(answers: &[(&str, &str)]) -> (Origin, Arc<Mutex<Vec<String>>>
     (origin, asked)
 }
 
-const JSON: &str = "content-type: application/json\r\n";
-const FAILED: &str = r#"{"errors":[{"message":"down"}],"data":null}"#;
-const GOOD: &str = r#"{"data":{"a":1}}"#;
+pub(super) const JSON: &str = "content-type: application/json\r\n";
+pub(super) const FAILED: &str = r#"{"errors":[{"message":"down"}],"data":null}"#;
+pub(super) const GOOD: &str = r#"{"data":{"a":1}}"#;
 
-async fn graphql(sidecar: &Sidecar, query: &str) -> Reply {
-    let body = serde_json::json!({ "query": query }).to_string();
-    let mut client = sidecar.client().await;
-    let length = body.len();
-    let head = "POST /graphql HTTP/1.1\r\nHost: a\r\nContent-Type: application/json; charset=utf-8\r\n";
-    client.send(format!("{head}Content-Length: {length}\r\n\r\n{body}")).await;
-    client.reply().await
-}
-
-async fn counted(sidecar: &Sidecar, series: &str) -> u64 {
+pub(super) async fn counted(sidecar: &Sidecar, series: &str) -> u64 {
     sidecar.metrics().await.get(series).copied().unwrap_or(0.0) as u64
 }
 
@@ -109,36 +100,79 @@ async fn a_long_answer_of_unknown_length_is_let_go() {
     assert_eq!((reply.complete, reply.body.len()), (true, 40 * 0x4000));
 }
 
+/// Nothing that is being told piece by piece waits for its end.
 #[tokio::test]
-async fn queries_are_tried_again_and_mutations_are_not() {
-    for (query, attempts) in [
-        ("{ a }", 2),
-        ("query Orders { mutation }", 2),
-        ("mutation Buy { buy { id } }", 1),
-        ("query A { a } mutation B { b }", 1),
-        ("subscription { a }", 1),
-        ("{ broken", 1),
-    ] {
-        let (origin, asked) = answering(&[(JSON, FAILED), (JSON, GOOD)]).await;
-        let sidecar = Sidecar::before(&origin, ", failure_if: {graphql_errors: on}, retry: {backoff: 0ms}").await;
-        let reply = graphql(&sidecar, query).await;
-        assert_eq!(asked.lock().unwrap().len(), attempts, "{query}");
-        assert_eq!(reply.text(), if attempts == 2 { GOOD } else { FAILED }, "{query}");
+async fn streams_are_let_through_as_they_come() {
+    for kind in ["text/event-stream", "application/x-ndjson", "application/stream+json", "multipart/mixed"] {
+        let go_on = Arc::new(tokio::sync::Semaphore::new(0));
+        let waits = go_on.clone();
+        let origin = Origin::scripted(move |mut exchange| {
+            let waits = waits.clone();
+            async move {
+                exchange.request().await;
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n");
+                exchange.send(format!("{head}3\r\none\r\n")).await;
+                waits.acquire().await.unwrap().forget();
+                exchange.send("3\r\ntwo\r\n0\r\n\r\n").await;
+            }
+        })
+        .await;
+        let sidecar = Sidecar::before(&origin, ", failure_if: {graphql_errors: on}").await;
+        let mut client = sidecar.client().await;
+        client.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(client.head().await.unwrap().contains("200"), "{kind}");
+        assert_eq!(client.chunk().await.as_deref(), Some("one"), "{kind}");
+        go_on.add_permits(1);
+        assert_eq!(client.chunk().await.as_deref(), Some("two"), "{kind}");
     }
 }
 
 #[tokio::test]
-async fn operations_are_counted_by_name_within_a_bound() {
-    let (origin, _) = answering(&[(JSON, GOOD)]).await;
+async fn what_cannot_be_read_is_counted() {
+    let gzip = "content-type: application/json\r\ncontent-encoding: gzip\r\n";
+    let (origin, _) = answering(&[(gzip, FAILED)]).await;
     let sidecar = Sidecar::before(&origin, ", failure_if: {graphql_errors: on}").await;
-    graphql(&sidecar, "query Orders { a }").await;
-    graphql(&sidecar, "{ a }").await;
-    for n in 0..120 {
-        graphql(&sidecar, &format!("query Q{n} {{ a }}")).await;
+    assert_eq!(sidecar.get("a", "/x").await.text(), FAILED);
+    assert_eq!(counted(&sidecar, "outrigger_failure_if_unjudged_total{service=\"a\"}").await, 1);
+}
+
+/// A 4xx is about the request, and GraphQL says there what is wrong with it.
+#[tokio::test]
+async fn a_4xx_is_no_failure_whatever_its_body_says() {
+    let kind = "application/graphql-response+json";
+    let length = FAILED.len();
+    let head = format!("HTTP/1.1 400 Bad Request\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n");
+    let origin = Origin::answering(format!("{head}{FAILED}")).await;
+    let sidecar = Sidecar::before(&origin, ", failure_if: {graphql_errors: on}").await;
+    let reply = sidecar.get("a", "/x").await;
+    assert_eq!((reply.status, reply.text().as_str()), (400, FAILED));
+    sidecar.settles("a", &[("ok", 1)]).await;
+}
+
+#[tokio::test]
+async fn odd_json_is_read_in_one_way_or_not_at_all() {
+    let deep = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
+    for (body, outcome) in [
+        (r#"{"state":"fine","state":"failed"}"#, "upstream_error"),
+        (r#"{"state":"failed","state":"fine"}"#, "ok"),
+        (r#"{"state":"failed"} trailing"#, "ok"),
+        (r#"{"state":"\u0066ailed"}"#, "upstream_error"),
+        (deep.as_str(), "ok"),
+    ] {
+        let (origin, _) = answering(&[(JSON, body)]).await;
+        let sidecar = Sidecar::before(&origin, ", failure_if: {json: /state, equals: failed}").await;
+        assert_eq!(sidecar.get("a", "/x").await.text(), body);
+        sidecar.settles("a", &[(outcome, 1)]).await;
     }
-    let of =
-        |name: &str| format!("outrigger_graphql_operations_total{{operation=\"{name}\",outcome=\"ok\",service=\"a\"}}");
-    assert_eq!(counted(&sidecar, &of("Orders")).await, 1);
-    assert_eq!(counted(&sidecar, &of("anonymous")).await, 1);
-    assert_eq!(counted(&sidecar, &of("other")).await, 22);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_while_it_is_judged_is_a_local_reply() {
+    let origin = Origin::scripted(|mut exchange| async move {
+        exchange.request().await;
+        exchange.send("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{").await;
+    })
+    .await;
+    let sidecar = Sidecar::before(&origin, ", failure_if: {graphql_errors: on}").await;
+    assert_eq!(sidecar.get("a", "/x").await.reason(), "upstream_reset");
 }

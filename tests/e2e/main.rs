@@ -21,6 +21,7 @@ mod failures;
 mod fallback;
 mod faults;
 mod framing;
+mod graphql;
 mod grpc;
 mod grpc_web;
 mod health;

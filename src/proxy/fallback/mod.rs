@@ -15,7 +15,7 @@ mod last_good;
 
 use std::time::Instant;
 
-use http::{HeaderValue, Method, Response, header::CONTENT_LENGTH};
+use http::{HeaderValue, Method, Response, StatusCode, header::CONTENT_LENGTH};
 
 use super::{
     Failure,
@@ -196,8 +196,9 @@ fn again(asked: &Asked, service: &Service) -> Asked {
 
 /// A whole answer of ours to a request.
 fn whole(mut response: Response<Answer>, length: usize, asked: &Asked) -> Response<Answer> {
-    // Of a HEAD's answer only what it says of its length is known.
-    let is_known = asked.head.method != Method::HEAD || length > 0;
+    // Of a HEAD's answer only what it says of its length is known, and a 304 speaks of another answer's.
+    let has_body = !matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let is_known = has_body && (asked.head.method != Method::HEAD || length > 0);
     if asked.terms.dialect == Dialect::Http && is_known {
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
