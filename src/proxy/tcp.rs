@@ -14,7 +14,7 @@ use std::{
     pin::pin,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::{io::Interest, net::TcpStream, time::sleep};
@@ -38,13 +38,6 @@ use crate::{
     service::Service,
     upstream::{self, Open},
 };
-
-/// Attempts to connect, in all.
-const ATTEMPTS: usize = 3;
-
-/// The pause before the second attempt where only an endpoint that has failed can be tried again; the third waits
-/// twice as long. A server that restarts has often no more than a moment without its port.
-const BACKOFF: Duration = Duration::from_millis(25);
 
 /// The service of an entry, if connections to it are to be carried as they are.
 pub(super) fn service(worker: &Worker, entry: &Entry) -> Option<Arc<Service>> {
@@ -112,13 +105,21 @@ pub(super) async fn serve(
 /// Connects to an endpoint, whatever that takes, within the call's limits.
 async fn connect(call: &mut Call) -> Result<Connected, Failure> {
     let mut now = admit(call).await?;
-    let mut tried = Vec::with_capacity(ATTEMPTS);
+    let settings = call.service.config().policy.retry.clone();
+    let mut tried = Vec::new();
     let mut before = None;
     loop {
         let attempt = match Attempt::begin(call, None, &tried, now) {
             Ok(attempt) => attempt,
             // Why it was tried again tells more than why it was not once more.
-            Err(refusal) => return Err(before.unwrap_or(refusal)),
+            Err(refusal) => {
+                if before.is_some()
+                    && let Some(retries) = call.service.retries()
+                {
+                    retries.put_back();
+                }
+                return Err(before.unwrap_or(refusal));
+            }
         };
         if before.is_some() {
             call.service.metrics().retries_connect.inc();
@@ -129,11 +130,19 @@ async fn connect(call: &mut Call) -> Result<Connected, Failure> {
             Err(failure) => failure,
         };
         now = call.worker.now();
-        if failure.reason == Reason::ShuttingDown || tried.len() == ATTEMPTS || call.deadline.is_over(now) {
+        let Some(settings) = settings.as_ref().filter(|settings| settings.on.connect) else { return Err(failure) };
+        let has_more = (tried.len() as u32) < settings.attempts;
+        if failure.reason == Reason::ShuttingDown || !has_more || call.deadline.is_over(now) {
+            return Err(failure);
+        }
+        if call.service.retries().is_some_and(|retries| !retries.take(now)) {
+            call.service.metrics().retry_budget_exhausted.inc();
             return Err(failure);
         }
         if !call.service.has_other(&tried) {
-            let pause = BACKOFF * tried.len() as u32;
+            // A server that restarts has often no more than a moment without its port: half the pause at least.
+            let share = 0.5 + call.worker.random.borrow_mut().share() / 2.0;
+            let pause = settings.pause(tried.len() as u32, share);
             match within(&call.worker, &call.alarm, None, call.deadline.head(), sleep(pause)).await {
                 Ok(()) => now = call.worker.now(),
                 Err(Interrupted::CutOff) => return Err(stopped()),

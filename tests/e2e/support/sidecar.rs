@@ -11,7 +11,7 @@ use super::{Client, Origin, Reply, eventually};
 fn plain(mut config: Config, yaml: &str) -> Config {
     for service in config.services.values_mut() {
         let policy = &mut std::sync::Arc::make_mut(service).policy;
-        policy.retry.take_if(|_| !yaml.contains("retry"));
+        policy.retry.take_if(|_| !yaml.contains("retry") && !yaml.contains("protocol: tcp"));
         policy.ejection.take_if(|_| !yaml.contains("ejection"));
     }
     config
