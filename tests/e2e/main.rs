@@ -23,6 +23,7 @@ mod faults;
 mod framing;
 mod graphql;
 mod grpc;
+mod grpc_retry;
 mod grpc_web;
 mod health;
 mod http2;

@@ -311,7 +311,11 @@ async fn each_endpoint_is_tried_before_any_is_tried_again() {
     let origin = Origin::scripted(echo).await;
     for balance in ["p2c", "round_robin", "random", "least_request"] {
         let endpoints = [nowhere(), nowhere(), origin.addr()];
-        let sidecar = before(&endpoints, &format!(", balance: {balance}, breaker: off, retry: {{budget: 100%, min_per_second: 100}}")).await;
+        let sidecar = before(
+            &endpoints,
+            &format!(", balance: {balance}, breaker: off, retry: {{budget: 100%, min_per_second: 100}}"),
+        )
+        .await;
         for _ in 0..20 {
             drop(echoed(&sidecar).await);
         }

@@ -121,6 +121,12 @@ pub(super) fn find(call: &Call, settings: &Settings, asked: &Asked, manner: &Man
     Some(Given { head, body: kept.body.clone(), trailers: kept.trailers.clone() }.render(asked, manner))
 }
 
+/// Whether a request's body is part of what is asked.
+pub(super) fn needs_body(settings: &Settings, asked: &Asked) -> bool {
+    let is_safe = matches!(asked.head.method, Method::GET | Method::HEAD | Method::OPTIONS);
+    asked.terms.dialect.is_grpc() || (!is_safe && settings.force)
+}
+
 /// What a service's fallback says of last good answers.
 fn settings(service: &Service) -> Option<&Settings> {
     service.fallbacks().steps().iter().find_map(|step| match &step.step.with {

@@ -13,14 +13,20 @@
 mod given;
 mod last_good;
 
-use std::time::Instant;
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderValue, Method, Response, StatusCode, header::CONTENT_LENGTH};
+use http_body::Body as _;
 
 use super::{
     Failure,
     answer::Answer,
     asked::{Asked, Terms},
+    attempt::within,
     call::{self, Call},
     connection::Peer,
     deadlines::Limit,
@@ -93,7 +99,12 @@ pub(super) async fn instead(
             continue;
         };
         let answer = match &step.step.with {
-            With::LastGood(settings) => last_good::find(call, settings, asked, manner),
+            With::LastGood(settings) => {
+                if last_good::needs_body(settings, asked) {
+                    read_all(call, asked).await;
+                }
+                last_good::find(call, settings, asked, manner)
+            }
             With::Respond(respond) => {
                 given::respond(respond, &step.body, asked).map(|given| given.render(asked, manner))
             }
@@ -112,6 +123,23 @@ pub(super) async fn instead(
     }
     None
 }
+
+/// Reads the rest of a request's body, as far as it is kept: an attempt that never came about has read nothing.
+async fn read_all(call: &Call, asked: &Asked) {
+    let mut body = asked.upload.again();
+    let reading = async {
+        while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            if !asked.may_be_sent_again() {
+                break;
+            }
+        }
+    };
+    let until = call.worker.now() + REST_OF_BODY;
+    let _ = within(&call.worker, &call.alarm, None, Some(until), reading).await;
+}
+
+/// How long the app may take to finish the request that a fallback has to know whole.
+const REST_OF_BODY: Duration = Duration::from_secs(1);
 
 fn proxy_status(kind: &str, cause: Cause) -> HeaderValue {
     let text = format!("outrigger; fallback={kind}; details=\"{}\"", cause.as_str());
