@@ -93,3 +93,81 @@ async fn a_breaker_keeps_its_state_under_other_settings() {
     let refused = new.breaker().unwrap().admit(now()).unwrap_err();
     assert_eq!(refused.retry_after, Some(Duration::from_secs(20)));
 }
+
+/// Endpoints that fail in phases, attempts that end in any way and order, endpoints that come and go: whatever
+/// happens, enough stay in rotation, nobody is forgotten, and nothing leaks.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a simulation needs some instant to count from")]
+fn ejection_keeps_its_promises_in_any_weather() {
+    use crate::policy::ejection::State;
+    let (mut ejected, mut probed) = (0, 0);
+    for seed in 0..60 {
+        let mut random = Random::seeded(seed);
+        let start = Instant::now();
+        let mut now = start;
+        let n = 1 + random.below(6) as u8;
+        let service = service("static: ['10.0.0.1:80'], ejection: {for: 1s, max_for: 8s, slow_start: 2s}", None);
+        service.discovered(&set(1, &(1..=n).map(|host| (host, 1)).collect::<Vec<_>>()), now);
+        let mut failing: Vec<f64> = (0..n).map(|_| 0.0).collect();
+        let (mut under_way, mut revision): (Vec<Slot>, u64) = (Vec::new(), 1);
+        // When each was last in rotation, or was offered a probe.
+        let mut offered: BTreeMap<SocketAddr, Instant> = BTreeMap::new();
+        for step in 0..8_000 {
+            now += Duration::from_micros(u64::from(random.below(8_000)));
+            if step % 500 == 0 {
+                failing.iter_mut().for_each(|share| *share = [0.0, 0.0, 0.1, 0.5, 1.0][random.below(5) as usize]);
+            }
+            if random.below(2_000) == 0 {
+                revision += 1;
+                let stays = (1..=n).filter(|_| n == 1 || random.below(8) > 0).map(|host| (host, 1)).collect::<Vec<_>>();
+                if !stays.is_empty() {
+                    service.discovered(&set(revision, &stays), now);
+                }
+            }
+            if under_way.len() < 8 && random.below(3) > 0 {
+                let slot =
+                    service.pick(0, None, now, &mut random).unwrap_or_else(|none| panic!("seed {seed}: {none:?}"));
+                offered.insert(slot.live().endpoint().addr, now);
+                under_way.push(slot);
+            } else if !under_way.is_empty() {
+                let mut slot = under_way.swap_remove(random.below(under_way.len() as u32) as usize);
+                let SocketAddr::V4(addr) = slot.live().endpoint().addr else { unreachable!() };
+                let judgement = match random.share() {
+                    share if share < 0.05 => crate::model::Judgement::Nothing,
+                    _ if random.share() < failing[usize::from(addr.ip().octets()[3] - 1)] => {
+                        crate::model::Judgement::Failure
+                    }
+                    _ => crate::model::Judgement::Success,
+                };
+                service.report(&mut slot, now, judgement);
+            }
+            let live = service.endpoints();
+            let states: Vec<_> =
+                live.live().iter().map(|live| (live.endpoint().addr, live.record().state().0)).collect();
+            let out = states.iter().filter(|(_, state)| !matches!(state, State::In { .. })).count();
+            let most = crate::policy::ejection::Settings::default().most_out(states.len());
+            // Endpoints that leave may make those that are out a greater share; nobody new joins them then.
+            assert!(out < states.len().max(2) || revision > 1, "seed {seed}, step {step}: {states:?}");
+            assert!(out <= most || revision > 1, "seed {seed}, step {step}: {states:?}");
+            for (addr, state) in &states {
+                match state {
+                    State::In { .. } => drop(offered.insert(*addr, now)),
+                    State::Out { until, .. } => {
+                        ejected += 1;
+                        assert!(*until <= now + Duration::from_millis(9_600), "seed {seed}: longest, and a fifth");
+                        let waits = now.saturating_duration_since((*offered.get(addr).unwrap_or(&now)).max(*until));
+                        assert!(waits < Duration::from_secs(1), "seed {seed}, step {step}: {addr} is never probed");
+                    }
+                    State::Probing { .. } => {
+                        probed += 1;
+                        let probes = under_way.iter().filter(|slot| slot.live().endpoint().addr == *addr).count();
+                        assert!(probes > 0, "seed {seed}, step {step}: a probe was lost");
+                    }
+                }
+            }
+        }
+        under_way.clear();
+        assert!(service.endpoints().live().iter().all(|live| live.outstanding() == 0), "seed {seed}: slots come back");
+    }
+    assert!(ejected > 10_000 && probed > 500, "{ejected} steps with somebody out, {probed} with a probe");
+}

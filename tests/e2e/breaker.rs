@@ -67,6 +67,8 @@ async fn calls(sidecar: &Sidecar, paths: &[&str]) -> Vec<u16> {
     statuses
 }
 
+/// traefik/traefik#10963: a breaker without a least number of calls opened at the first failure.
+/// Netflix/Hystrix#1729: one that waits for too many reacts too late; here the number is a setting, and each call is judged.
 #[tokio::test]
 async fn it_opens_at_min_calls_when_half_have_failed_and_then_leaves_the_service_alone() {
     let origin = origin().await;
@@ -127,6 +129,7 @@ async fn a_connection_that_is_refused_counts() {
     assert_eq!(calls(&sidecar, &["x"; 5]).await, [502, 502, 502, 502, 503]);
 }
 
+/// linkerd/linkerd2#2846, #13406: a breaker should be driven by latency, and not by errors alone.
 #[tokio::test]
 async fn slow_calls_open_it() {
     let origin = Origin::scripted(|mut exchange| async move {
@@ -261,6 +264,7 @@ async fn a_failed_probe_opens_it_again() {
     }
 }
 
+/// resilience4j/resilience4j#935, #903, #1389: a permit was lost with its call, and the breaker stayed half-open for good.
 #[tokio::test]
 async fn a_probe_whose_app_goes_away_gives_its_place_back() {
     let patient = Patient::start().await;
@@ -331,6 +335,19 @@ async fn a_probe_that_becomes_a_tunnel_closes_it() {
     client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").await;
     assert!(client.head().await.unwrap().starts_with("HTTP/1.1 101"));
     eventually("the breaker to close", async || state(&sidecar).await == "closed").await;
+}
+
+/// Netflix/Hystrix#674: a probe that met an ignored error left the circuit open for ever.
+#[tokio::test]
+async fn a_probe_that_is_no_failure_closes_it() {
+    for status in ["404", "429", "501"] {
+        let origin = origin().await;
+        let sidecar = sidecar(origin.addr(), BRIEF).await;
+        assert_eq!(calls(&sidecar, &["500", "500", "500", "500"]).await, [500; 4]);
+        ripe(&sidecar).await;
+        assert_eq!(calls(&sidecar, &[status]).await[0].to_string(), status);
+        assert_eq!(state(&sidecar).await, "closed", "{status}");
+    }
 }
 
 #[tokio::test]

@@ -42,6 +42,7 @@ async fn dying() -> Origin {
     .await
 }
 
+/// envoyproxy/envoy#1979, #14981: a kept connection that its server closes in that moment was a 503 to the caller.
 #[tokio::test]
 async fn a_get_that_meets_a_dying_connection_is_sent_again() {
     let origin = dying().await;
