@@ -170,7 +170,7 @@ async fn a_hedge_answers_where_the_first_attempt_hangs() {
 async fn what_may_not_be_sent_twice_is_not_hedged() {
     let (slow, fast) = pair().await;
     let yaml = format!(
-        "services: {{a: {{static: ['{}', '{}'], balance: round_robin, hedge: 5ms, timeout: 300ms}}}}",
+        "workers: 1\nservices: {{a: {{static: ['{}', '{}'], balance: round_robin, hedge: 5ms, timeout: 300ms}}}}",
         slow.addr(),
         fast.addr()
     );
