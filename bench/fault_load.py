@@ -46,7 +46,7 @@ class Call(asyncio.Protocol):
 
 
 class Load:
-    """Calls at a port, a record of (intended start, latency, status) each."""
+    """Calls at a port; of each a record: intended start, latency from that, status, and time from when it was sent."""
 
     def __init__(self, port, rate):
         self.port, self.rate, self.pool, self.records = port, rate, [], []
@@ -55,7 +55,7 @@ class Load:
     async def _call(self, intended):
         loop = asyncio.get_running_loop()
         self.outstanding += 1
-        status = 0
+        status, sent = 0, intended
         connection = None
         try:
             async with asyncio.timeout(PATIENCE):
@@ -64,6 +64,7 @@ class Load:
                 else:
                     _, connection = await loop.create_connection(lambda: Call(self.pool), "127.0.0.1", self.port)
                 connection.waiting = loop.create_future()
+                sent = loop.time()
                 connection.transport.write(REQUEST)
                 status = await connection.waiting
         except (TimeoutError, OSError):
@@ -71,7 +72,8 @@ class Load:
                 connection.transport.abort()
         finally:
             self.outstanding -= 1
-            self.records.append((intended, loop.time() - intended, status))
+            now = loop.time()
+            self.records.append((intended, now - intended, status, now - sent))
 
     async def run(self, seconds, until=None):
         """Calls for so long, or until `until` says that it is enough; the most that waited at once."""

@@ -128,8 +128,8 @@ def while_calling(stand, containers, change):
     """Changes something while a caller of orders runs, and waits until exactly the containers that then run
     answer, for three seconds without a failure.
 
-    Some calls may fail on the way, also when a container comes: Docker's DNS tells its address before its
-    process listens. Never may half of them: at each moment most endpoints are well.
+    Some calls may meet a container in the moment in which it comes or goes: Docker's DNS tells its address before its
+    process listens. They are tried elsewhere, so that the caller sees next to none of that.
     """
     with Caller(stand, "orders") as caller:
         mark = caller.mark()
@@ -145,7 +145,7 @@ def while_calling(stand, containers, change):
         )
         since = caller.since(mark)
     failed, calls = sum(second["calls"] - second["ok"] for second in since), sum(second["calls"] for second in since)
-    require(failed < calls / 2, f"{failed} of {calls} calls failed while most endpoints were well: {since}")
+    require(failed <= calls / 20, f"{failed} of {calls} calls failed while most endpoints were well: {since}")
     return f"settled after {settled:.0f} s (of which 3 s without a failure), {failed} of {calls} calls failed meanwhile"
 
 
