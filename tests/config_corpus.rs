@@ -129,7 +129,9 @@ fn block_mutants(text: &str) -> Vec<String> {
 
 /// After each brace that opens a flow map, another key.
 fn flow_mutants(text: &str) -> Vec<String> {
-    let opens = text.match_indices("{ ").map(|(at, _)| at).filter(|at| !in_comment(text, *at));
+    // What stands under these may be any map at all.
+    let is_free = |at: usize| ["json: ", "headers: "].iter().any(|key| text[..at].ends_with(key));
+    let opens = text.match_indices("{ ").map(|(at, _)| at).filter(|at| !in_comment(text, *at) && !is_free(*at));
     opens.map(|at| format!("{}{{ zzz: {{ zzz: 1 }}, {}", &text[..at], &text[at + 2..])).collect()
 }
 
@@ -238,6 +240,9 @@ fn the_examples_have_only_keys_of_the_schema() {
 
 /// Every key of the tree is in the schema, at its place.
 fn known(tree: &Value, schema: &Value, path: &str) {
+    if [".json", ".headers"].iter().any(|free| path.ends_with(free)) && schema.get("type").is_none() {
+        return;
+    }
     let forms = schema.get("anyOf").and_then(Value::as_array).cloned().unwrap_or_else(|| vec![schema.clone()]);
     match tree {
         Value::Object(map) => {
