@@ -43,7 +43,7 @@ def page(results, verdicts, times, rate):
     healthy, lasts, _ = times
     text = f"""# When a dependency fails
 
-What callers live through, measured by `bench/faults` in one run on one machine: three endpoints, {rate} calls a second in an
+What callers live through, measured by `bench/faults` on one machine, all peers of a fault in one run: three endpoints, {rate} calls a second in an
 open loop, {healthy:g} s of health, {lasts:g} s of the fault, and then health again. Every peer bears the same limits on time (300 ms an
 attempt, 1 s a call where it has such a limit); their files are in [`bench/peers/faults`](../bench/peers/faults), to be read and contested.
 outrigger's own is at its defaults otherwise.
@@ -64,8 +64,9 @@ outrigger's own is at its defaults otherwise.
     for met, words in verdicts:
         text += f"| {'met' if met else '**missed**'} | {words} |\n"
     text += """
-Latencies include the caller, which is a Python program: a refusal that takes the sidecar some microseconds takes the caller some
-tenths of a millisecond.
+Latencies count from when a call should have gone out, and include the caller, which is a Python program; refusals count from when
+they were asked for. A body that was cut short after its first byte had gone to the caller cannot be tried again by anybody: what counts
+there is how soon the endpoint is left out.
 """
     return text
 
