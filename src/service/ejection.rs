@@ -147,10 +147,15 @@ impl Service {
         self.tell(live, Some(change));
     }
 
-    /// Active checks have found an endpoint up, or down. One that would be the last in rotation stays.
+    /// Active checks have found an endpoint up, or down. One that would be one too many out of rotation stays; to be
+    /// said again as long as it is so, then, and no harm where nothing has changed.
     pub fn checked(&self, addr: std::net::SocketAddr, healthy: bool, now: Instant) {
         let set = self.endpoints();
         let Some(live) = set.live().iter().find(|live| live.endpoint().addr == addr) else { return };
+        let (state, down) = live.record().state();
+        if !healthy && down && matches!(state, State::Out { .. }) {
+            return;
+        }
         let change = {
             let _deciding = lock(&self.ejections().deciding);
             let settings = self.config().policy.ejection.clone().unwrap_or_default();
@@ -161,8 +166,10 @@ impl Service {
                 false if out >= settings.most_out(all) && !live.record().is_out() => None,
                 false => member.found_down(now),
             };
-            self.ejections().unsettled.store(true, Ordering::Relaxed);
-            live.record().mirror(&member, now);
+            if change.is_some() {
+                self.ejections().unsettled.store(true, Ordering::Relaxed);
+                live.record().mirror(&member, now);
+            }
             change
         };
         self.tell(live, change);

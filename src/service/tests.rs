@@ -94,6 +94,33 @@ async fn a_breaker_keeps_its_state_under_other_settings() {
     assert_eq!(refused.retry_after, Some(Duration::from_secs(20)));
 }
 
+/// One of three is back, another fails its checks and may not leave since the third is out: however often that is said,
+/// it takes nothing from the slow start of either, and it goes when there is room.
+#[tokio::test(start_paused = true)]
+async fn what_checks_say_again_changes_nothing_until_it_can() {
+    let service =
+        service("static: ['10.0.0.1:80'], balance: random, ejection: {max_ejected: 34%, slow_start: 2s}", None);
+    service.discovered(&set(1, &[(1, 1), (2, 1), (3, 1)]), now());
+    let addr = |host| SocketAddr::from(([10, 0, 0, host], 80));
+    let is_out = || service.endpoints().live().iter().map(|live| live.record().is_out()).collect::<Vec<_>>();
+    let seconds = |n| now() + Duration::from_secs(n);
+    service.checked(addr(1), false, now());
+    service.checked(addr(1), true, seconds(1));
+    service.checked(addr(3), false, seconds(1));
+    for second in 2..=9 {
+        service.checked(addr(1), false, seconds(second));
+        service.checked(addr(3), false, seconds(second));
+    }
+    assert_eq!(is_out(), [false, false, true]);
+    let mut random = Random::seeded(7);
+    let picks = (0..400).map(|_| service.pick(0, None, seconds(9), &mut random).unwrap().live().endpoint().addr);
+    let of_first = picks.filter(|picked| *picked == addr(1)).count();
+    assert!((160..240).contains(&of_first), "{of_first} of 400: its slow start was over long ago");
+    service.checked(addr(3), true, seconds(10));
+    service.checked(addr(1), false, seconds(10));
+    assert_eq!(is_out(), [true, false, false]);
+}
+
 /// Endpoints that fail in phases, attempts that end in any way and order, endpoints that come and go: whatever
 /// happens, enough stay in rotation, nobody is forgotten, and nothing leaks.
 #[test]
