@@ -1,48 +1,85 @@
 //! One check of one endpoint.
 
-use std::{future::poll_fn, pin::pin, time::Instant};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
+use h2::client::ResponseFuture;
 use http::{Request, StatusCode, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use crate::{
+    config::{Protocol, Service},
     net::{stream::Stream, tcp::DialError, tls::Offer},
     policy::health::Probe,
-    service::Live,
+    service::{Live, now},
     upstream,
 };
 
 /// Who asks.
 const USER_AGENT: &str = concat!("outrigger/", env!("CARGO_PKG_VERSION"), " health check");
 
-/// The longest answer of a gRPC health service that is read, in bytes.
+/// The longest answer over HTTP/2 that is read, in bytes; what a gRPC health service says has seven.
 const LONGEST: usize = 1024;
 
-/// Asks an endpoint how it is; the error says why it is not well.
-pub(super) async fn check(probe: &Probe, live: &Live, deadline: Instant) -> Result<(), String> {
-    let offer = match probe {
-        Probe::Tcp => Offer::Bytes,
-        Probe::Http(_) => Offer::Http1,
-        Probe::Grpc(_) => Offer::Http2,
-    };
-    let opened = upstream::open(live.target(), offer, Some(deadline)).await;
-    let (stream, _) = opened.map_err(|error| match error {
-        DialError::Timeout => "it does not accept connections in time".to_owned(),
-        DialError::Refused(error) => error.to_string(),
-        DialError::Tls(error) => error.to_string(),
-        DialError::Protocol(detail) => detail,
-    })?;
-    match probe {
-        Probe::Tcp => Ok(()),
-        Probe::Http(path) => http(stream, path, &live.endpoint().authority).await,
-        Probe::Grpc(service) => grpc(stream, service, live).await,
+/// The longest head of it, in bytes.
+const LONGEST_HEAD: u32 = 16 * 1024;
+
+/// What is asked of the endpoints of one service.
+pub(super) struct Check {
+    probe: Probe,
+    timeout: Duration,
+    /// A path is asked for over HTTP/2: the endpoints may speak nothing else.
+    http2: bool,
+}
+
+impl Check {
+    /// The check that a service wants of its endpoints, if it wants any.
+    pub(super) fn of(service: &Service) -> Option<Self> {
+        let settings = service.policy.health_check.as_ref()?;
+        let http2 = service.policy.protocol == Protocol::Http2;
+        Some(Self { probe: settings.probe.clone(), timeout: settings.timeout, http2 })
+    }
+
+    /// Asks an endpoint how it is; the error says why it is not well.
+    pub(super) async fn run(&self, live: &Live) -> Result<(), String> {
+        let deadline = now() + self.timeout;
+        let asking = tokio::time::timeout_at(deadline.into(), self.ask(live, deadline));
+        asking.await.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.timeout)))
+    }
+
+    async fn ask(&self, live: &Live, deadline: Instant) -> Result<(), String> {
+        let offer = match (&self.probe, self.http2) {
+            (Probe::Tcp, _) => Offer::Bytes,
+            (Probe::Http(_), false) => Offer::Http1,
+            (Probe::Http(_), true) | (Probe::Grpc(_), _) => Offer::Http2,
+        };
+        let opened = upstream::open(live.target(), offer, Some(deadline)).await;
+        let (stream, _) = opened.map_err(|error| match error {
+            DialError::Timeout => "it does not accept connections in time".to_owned(),
+            DialError::Refused(error) => error.to_string(),
+            DialError::Tls(error) => error.to_string(),
+            DialError::Protocol(detail) => detail,
+        })?;
+        match &self.probe {
+            Probe::Tcp => Ok(()),
+            Probe::Http(path) if self.http2 => over_http2(stream, path, live).await,
+            Probe::Http(path) => over_http1(stream, path, &live.endpoint().authority).await,
+            Probe::Grpc(service) => grpc(stream, service, live).await,
+        }
     }
 }
 
-async fn http(stream: Stream, path: &str, authority: &str) -> Result<(), String> {
+fn well(status: StatusCode) -> Result<(), String> {
+    if status.is_success() { Ok(()) } else { Err(format!("it answers {}", status.as_u16())) }
+}
+
+async fn over_http1(stream: Stream, path: &str, authority: &str) -> Result<(), String> {
     let said = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(said)?;
     let request = Request::get(path)
@@ -57,27 +94,23 @@ async fn http(stream: Stream, path: &str, authority: &str) -> Result<(), String>
         // A connection that is over has brought the answer, or never will.
         _ = connection => answer.await,
     };
-    let status = answer.map_err(said)?.status();
-    if status.is_success() { Ok(()) } else { Err(format!("it answers {}", status.as_u16())) }
+    well(answer.map_err(said)?.status())
+}
+
+async fn over_http2(stream: Stream, path: &str, live: &Live) -> Result<(), String> {
+    let request = Request::get(uri(live, path)).header(header::USER_AGENT, USER_AGENT);
+    let read = async |answer: ResponseFuture| well(answer.await.map_err(|error| error.to_string())?.status());
+    exchange(stream, request, None, read).await
 }
 
 /// `grpc.health.v1.Health/Check` (grpc/grpc, `doc/health-checking.md`).
 async fn grpc(stream: Stream, service: &str, live: &Live) -> Result<(), String> {
     let said = |error: h2::Error| error.to_string();
-    let scheme = if live.target().tls().is_some() { "https" } else { "http" };
-    let uri = format!("{scheme}://{}/grpc.health.v1.Health/Check", live.endpoint().authority);
-    let request = Request::post(uri)
-        .version(http::Version::HTTP_2)
+    let request = Request::post(uri(live, "/grpc.health.v1.Health/Check"))
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
-        .header(header::USER_AGENT, USER_AGENT)
-        .body(())
-        .map_err(|error| error.to_string())?;
-    let (mut sender, mut connection) = h2::client::handshake(stream).await.map_err(said)?;
-    let exchange = async {
-        poll_fn(|cx| sender.poll_ready(cx)).await.map_err(said)?;
-        let (answer, mut upload) = sender.send_request(request, false).map_err(said)?;
-        upload.send_data(question(service), true).map_err(said)?;
+        .header(header::USER_AGENT, USER_AGENT);
+    let read = async |answer: ResponseFuture| {
         let (head, mut body) = answer.await.map_err(said)?.into_parts();
         if head.status != StatusCode::OK {
             return Err(format!("it answers {}", head.status.as_u16()));
@@ -98,7 +131,34 @@ async fn grpc(stream: Stream, service: &str, live: &Live) -> Result<(), String> 
             None => Err("its health service ended without a grpc-status".into()),
         }
     };
-    let mut exchange = pin!(exchange);
+    exchange(stream, request, Some(question(service)), read).await
+}
+
+fn uri(live: &Live, path: &str) -> String {
+    let scheme = if live.target().tls().is_some() { "https" } else { "http" };
+    format!("{scheme}://{}{path}", live.endpoint().authority)
+}
+
+/// One request over a connection of its own, which lives until its answer is read.
+async fn exchange(
+    stream: Stream,
+    request: http::request::Builder,
+    body: Option<Bytes>,
+    read: impl AsyncFnOnce(ResponseFuture) -> Result<(), String>,
+) -> Result<(), String> {
+    let said = |error: h2::Error| error.to_string();
+    let request = request.version(http::Version::HTTP_2).body(()).map_err(|error| error.to_string())?;
+    let mut bounds = h2::client::Builder::new();
+    bounds.enable_push(false).max_header_list_size(LONGEST_HEAD);
+    let (mut sender, mut connection) = bounds.handshake(stream).await.map_err(said)?;
+    let mut exchange = pin!(async {
+        poll_fn(|cx| sender.poll_ready(cx)).await.map_err(said)?;
+        let (answer, mut upload) = sender.send_request(request, body.is_none()).map_err(said)?;
+        if let Some(body) = body {
+            upload.send_data(body, true).map_err(said)?;
+        }
+        read(answer).await
+    });
     tokio::select! {
         said = &mut exchange => said,
         _ = &mut connection => exchange.await,

@@ -2,52 +2,66 @@
 //!
 //! One task on the control thread keeps the time of all checks; each check is a task of its own, with a connection of
 //! its own, and no more than [`AT_ONCE`] of them run together. What they find goes to the service, where it is one
-//! more reason to be out of rotation, beside what the calls themselves find out (`policy::ejection`).
+//! more reason to be out of rotation, beside what the calls themselves find out (`policy::ejection`). That an endpoint
+//! is up is said once. That it is down is said again with each check: it may have had to stay because others were
+//! out, and must go when they are back.
 
 mod check;
+mod rota;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::{task::JoinSet, time::sleep_until};
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep_until},
+};
 
 use crate::{
     model::{Random, ServiceName},
-    policy::health::{Record, Settings},
+    policy::health::Record,
     service::{Live, Table, now},
     telemetry::Metrics,
 };
+use check::Check;
+use rota::Rota;
 
 /// How many checks run together.
 const AT_ONCE: usize = 64;
 
-/// How often to look which endpoints there are, when no check is due before.
+/// How often to look which endpoints there are.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Which endpoint of which service.
 type Whom = (ServiceName, SocketAddr);
 
+/// Checks that run, each with what it will have found.
+type Asking = JoinSet<(Whom, Result<(), String>)>;
+
 /// One endpoint under watch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Watched {
     record: Record,
-    /// When it is asked again; `None` while it is being asked.
-    due: Option<Instant>,
+    live: Arc<Live>,
 }
 
 /// Checks whatever the table says, for as long as it is polled.
 pub async fn watch(table: Table, metrics: Metrics, seed: u64) {
-    let mut watch = Watch { table, metrics, random: Random::seeded(seed), watched: HashMap::new() };
-    let mut asking: JoinSet<(Whom, Result<(), String>)> = JoinSet::new();
+    let (random, rota) = (Random::seeded(seed), Rota::default());
+    let mut watch = Watch { table, metrics, random, watched: HashMap::new(), rota };
+    let mut asking = Asking::new();
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let next = watch.look(&mut asking);
+        let next = watch.ask(&mut asking);
         tokio::select! {
+            _ = look.tick() => watch.look(),
             () = sleep_until(next.into()) => {}
-            Some(Ok((whom, said))) = asking.join_next(), if !asking.is_empty() => watch.heard(whom, said),
+            Some(Ok((whom, said))) = asking.join_next(), if !asking.is_empty() => watch.heard(whom, &said),
         }
     }
 }
@@ -57,67 +71,78 @@ struct Watch {
     metrics: Metrics,
     random: Random,
     watched: HashMap<Whom, Watched>,
+    /// When each of those under watch is asked again, unless it is being asked.
+    rota: Rota<Whom>,
 }
 
 impl Watch {
-    /// Asks whoever is due, takes in who is new and lets go of who is gone; when to look again.
-    fn look(&mut self, asking: &mut JoinSet<(Whom, Result<(), String>)>) -> Instant {
+    /// Takes in who is new, to be asked at once, and lets go of who is gone.
+    fn look(&mut self) {
         let (services, now) = (self.table.current(), now());
-        let mut next = now + LOOK;
-        let mut there = HashSet::new();
-        for service in services.iter() {
-            let Some(settings) = &service.config().policy.health_check else { continue };
+        let mut before = std::mem::take(&mut self.watched);
+        for service in services.iter().filter(|service| service.config().policy.health_check.is_some()) {
             for live in service.endpoints().live() {
-                let whom = (service.name().clone(), live.endpoint().addr);
-                there.insert(whom.clone());
-                let watched = self
-                    .watched
-                    .entry(whom.clone())
-                    .or_insert_with(|| Watched { due: Some(now), ..Watched::default() });
-                match watched.due {
-                    Some(due) if due <= now && asking.len() < AT_ONCE => {
-                        watched.due = None;
-                        asking.spawn(ask(whom, settings.clone(), live.clone()));
+                let (whom, live) = ((service.name().clone(), live.endpoint().addr), live.clone());
+                let watched = match before.remove(&whom) {
+                    Some(Watched { record, .. }) => Watched { record, live },
+                    None => {
+                        self.rota.set(whom.clone(), now);
+                        Watched { record: Record::default(), live }
                     }
-                    Some(due) if due > now => next = next.min(due),
-                    _ => {}
-                }
+                };
+                self.watched.insert(whom, watched);
             }
         }
-        // Nobody checks them any more, so nobody could ever find them up again.
-        for (name, addr) in self.watched.keys().filter(|whom| !there.contains(whom)) {
-            if let Some(service) = services.named(name.as_str()) {
-                service.checked(*addr, true, now);
+        for whom in before.into_keys() {
+            self.rota.strike(&whom);
+            // Nobody checks it any more, so nobody could ever find it up again.
+            if let Some(service) = services.named(whom.0.as_str()) {
+                service.checked(whom.1, true, now);
             }
         }
-        self.watched.retain(|whom, _| there.contains(whom));
-        next
+    }
+
+    /// Asks those who are due, as far as there are places; when to see to that again.
+    fn ask(&mut self, asking: &mut Asking) -> Instant {
+        let (services, now) = (self.table.current(), now());
+        while asking.len() < AT_ONCE
+            && let Some(whom) = self.rota.next(now)
+        {
+            let Some(watched) = self.watched.get(&whom) else { continue };
+            let Some(check) = services.named(whom.0.as_str()).and_then(|service| Check::of(service.config())) else {
+                // A reload has just ended its checks; the next look will let go of it.
+                self.rota.set(whom, now + LOOK);
+                continue;
+            };
+            let live = watched.live.clone();
+            asking.spawn(async move { (whom, check.run(&live).await) });
+        }
+        // Where no place is left, the end of a check wakes us.
+        let due = self.rota.first().filter(|_| asking.len() < AT_ONCE);
+        due.unwrap_or(now + LOOK)
     }
 
     /// A check has ended.
-    fn heard(&mut self, (name, addr): Whom, said: Result<(), String>) {
-        let services = self.table.current();
-        let Some(service) = services.named(name.as_str()) else { return };
-        let Some(settings) = &service.config().policy.health_check else { return };
-        let Some(watched) = self.watched.get_mut(&(name.clone(), addr)) else { return };
-        let now = now();
-        // A tenth more or less, so that many endpoints are not asked in one moment for ever.
-        watched.due = Some(now + settings.every.mul_f64(0.9 + 0.2 * self.random.share()));
+    fn heard(&mut self, whom: Whom, said: &Result<(), String>) {
+        let (services, now) = (self.table.current(), now());
+        let (name, addr) = &whom;
+        let Some(Watched { record, .. }) = self.watched.get_mut(&whom) else { return };
+        let service = services.named(name.as_str());
+        let Some((service, settings)) = service.and_then(|s| Some((s, s.config().policy.health_check.as_ref()?)))
+        else {
+            self.rota.set(whom, now + LOOK);
+            return;
+        };
         self.metrics.health_checked(name.as_str(), said.is_ok());
-        if let Some(up) = watched.record.record(settings, said.is_ok()) {
-            if let Err(why) = &said {
-                tracing::warn!(service = %name, endpoint = %addr, why, "health checks fail");
-            }
-            service.checked(addr, up, now);
+        let change = record.record(settings, said.is_ok());
+        if let (Some(false), Err(why)) = (change, said) {
+            tracing::warn!(service = %name, endpoint = %addr, why, "health checks fail");
         }
+        if change.is_some() || record.is_down() {
+            service.checked(*addr, !record.is_down(), now);
+        }
+        // A tenth more or less, so that many endpoints are not asked in one moment for ever.
+        let pause = settings.every.mul_f64(0.9 + 0.2 * self.random.share());
+        self.rota.set(whom, now + pause);
     }
-}
-
-async fn ask(whom: Whom, settings: Settings, live: Arc<Live>) -> (Whom, Result<(), String>) {
-    let deadline = now() + settings.timeout;
-    let said = match tokio::time::timeout_at(deadline.into(), check::check(&settings.probe, &live, deadline)).await {
-        Ok(said) => said,
-        Err(_) => Err(format!("no answer within {:?}", settings.timeout)),
-    };
-    (whom, said)
 }

@@ -51,6 +51,11 @@ impl Record {
         (self.is_down, self.run) = (!good, 0);
         Some(good)
     }
+
+    /// Whether checks have found it down, and not up again since.
+    pub fn is_down(&self) -> bool {
+        self.is_down
+    }
 }
 
 #[cfg(test)]
@@ -74,5 +79,6 @@ mod tests {
             .filter_map(|(n, change)| Some((n, change?)))
             .collect();
         assert_eq!(said, [(6, false), (11, true)]);
+        assert!(!record.is_down());
     }
 }

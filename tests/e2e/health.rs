@@ -120,3 +120,67 @@ async fn a_grpc_health_service_is_asked_in_its_own_words() {
     eventually("more failed checks", async || sidecar.metrics().await[failed] > before + 8.0).await;
     becomes(&sidecar, origin.addr(), "ready").await;
 }
+
+/// With one of three out, no second may go. Its verdict must not be forgotten over that.
+#[tokio::test]
+async fn one_that_had_to_stay_goes_when_another_is_back() {
+    let (one, two, three) = (moody().await, moody().await, moody().await);
+    let addrs = [one.0.addr(), two.0.addr(), three.0.addr()].map(|addr| format!("'{addr}'")).join(", ");
+    let ejection = "{max_ejected: 50%, slow_start: off}";
+    let yaml = format!(
+        "services: {{a: {{static: [{addrs}], ejection: {ejection}, health_check: {{http: /health, {QUICK}}}}}}}"
+    );
+    let sidecar = Sidecar::start(&yaml).await;
+    one.1.store(true, Ordering::SeqCst);
+    becomes(&sidecar, one.0.addr(), "unhealthy").await;
+    two.1.store(true, Ordering::SeqCst);
+    let asked = two.0.requests();
+    eventually("checks of the second that fail", async || {
+        sidecar.metrics().await;
+        two.0.requests() > asked + 4
+    })
+    .await;
+    becomes(&sidecar, two.0.addr(), "ready").await;
+    one.1.store(false, Ordering::SeqCst);
+    becomes(&sidecar, two.0.addr(), "unhealthy").await;
+    becomes(&sidecar, one.0.addr(), "ready").await;
+}
+
+/// Each of them takes a place for as long as a check may last, and is due again at once.
+#[tokio::test]
+async fn many_that_hang_keep_nobody_from_being_asked() {
+    let hanging = Origin::scripted_at("0.0.0.0:0".parse().unwrap(), async |mut exchange| exchange.closed().await).await;
+    // The last in order, whatever the order goes by.
+    let well = Origin::scripted_at("127.0.2.1:0".parse().unwrap(), async |mut exchange| {
+        while exchange.request().await.is_some() {
+            exchange.send(ok("fine")).await;
+        }
+    })
+    .await;
+    let addrs: Vec<_> = (1..=250).map(|host| format!("'127.0.1.{host}:{}', ", hanging.addr().port())).collect();
+    let yaml = format!(
+        "services: {{a: {{static: [{}'{}'], health_check: {{http: /health, every: 1ms, timeout: 20ms}}}}}}",
+        addrs.concat(),
+        well.addr()
+    );
+    let sidecar = Sidecar::start(&yaml).await;
+    eventually("a third check of the one that is well", async || {
+        sidecar.metrics().await;
+        well.requests() >= 3
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_speaks_only_http2_is_asked_in_http2() {
+    let origin = http2::origin(|mut stream: Stream| async move {
+        assert_eq!((stream.request.method(), stream.request.uri().path()), (&http::Method::GET, "/health"));
+        stream.ok("");
+    })
+    .await;
+    let rest = format!(", protocol: http2, health_check: {{http: /health, {QUICK}}}");
+    let sidecar = Sidecar::before(&origin, &rest).await;
+    let good = "outrigger_health_checks_total{result=\"ok\",service=\"a\"}";
+    eventually("good checks", async || sidecar.metrics().await.get(good).is_some_and(|n| *n > 2.0)).await;
+    assert!(!sidecar.metrics().await.contains_key("outrigger_health_checks_total{result=\"failed\",service=\"a\"}"));
+}
