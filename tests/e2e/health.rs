@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     grpc::status,
     support::{
-        Origin, Sidecar, eventually, free,
+        Origin, Process, Sidecar, eventually, free,
         http2::{self, Stream},
         ok,
     },
@@ -183,4 +183,22 @@ async fn an_endpoint_that_speaks_only_http2_is_asked_in_http2() {
     let good = "outrigger_health_checks_total{result=\"ok\",service=\"a\"}";
     eventually("good checks", async || sidecar.metrics().await.get(good).is_some_and(|n| *n > 2.0)).await;
     assert!(!sidecar.metrics().await.contains_key("outrigger_health_checks_total{result=\"failed\",service=\"a\"}"));
+}
+
+/// Whoever a reload leaves unchecked is in rotation again; what checks found before holds over a reload that keeps them.
+#[tokio::test]
+async fn a_reload_keeps_what_checks_found_or_lets_it_go_with_them() {
+    let (one, two) = (moody().await, moody().await);
+    one.1.store(true, Ordering::SeqCst);
+    let yaml = |rest: &str| format!("services: {{a: {{static: ['{}', '{}']{rest}}}}}", one.0.addr(), two.0.addr());
+    let checked = format!(", health_check: {{http: /health, {QUICK}}}");
+    let process = Process::start(&yaml(&checked)).await;
+    let state = async || process.view("a").await.endpoints.into_iter().find(|e| e.addr == one.0.addr()).unwrap().state;
+    eventually("it to be found down", async || state().await == "unhealthy").await;
+    assert_eq!(process.reload(&yaml(&format!("{checked}, timeout: 3s"))).await.status, 200);
+    assert_eq!(state().await, "unhealthy");
+    assert_eq!(process.reload(&yaml("")).await.status, 200);
+    eventually("it to be in rotation", async || state().await == "ready").await;
+    assert_eq!(process.reload(&yaml(&checked)).await.status, 200);
+    eventually("it to be found down again", async || state().await == "unhealthy").await;
 }
