@@ -234,7 +234,8 @@ impl Service {
                 .or_else(|| rotation.and_then(|_| of(&|i| usable(i) && untried(i) && in_rotation(i))))
                 .or_else(|| if tried.is_empty() { None } else { of(&|i| usable(i) && in_rotation(i)) })
                 .or_else(|| {
-                    rotation.filter(|_| !live.iter().any(|live| !live.record().is_out())).and_then(|_| of(&usable))
+                    let is_in = |live: &Arc<Live>| !live.record().is_out() && !live.is_draining();
+                    rotation.filter(|_| !live.iter().any(is_in)).and_then(|_| of(&usable))
                 })
         };
         while let Some(i) = pick() {

@@ -121,6 +121,25 @@ async fn what_checks_say_again_changes_nothing_until_it_can() {
     assert_eq!(is_out(), [true, false, false]);
 }
 
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
+fn an_ejected_endpoint_is_better_than_none() {
+    let now = Instant::now();
+    let service = service("static: ['10.0.0.1:80'], ejection: {for: 1h, max_for: 1h}", None);
+    service.discovered(&set(1, &[(1, 1), (2, 1)]), now);
+    let mut random = Random::seeded(1);
+    while !service.endpoints().live()[0].record().is_out() {
+        let mut slot = service.pick(0, None, now, &mut random).unwrap();
+        let is_first = slot.live().endpoint().addr == service.endpoints().live()[0].endpoint().addr;
+        let judgement = if is_first { crate::model::Judgement::Failure } else { crate::model::Judgement::Success };
+        service.report(&mut slot, now, judgement);
+    }
+    let second = service.endpoints().live()[1].endpoint().addr;
+    assert!((0..50).all(|_| service.pick(0, None, now, &mut random).unwrap().live().endpoint().addr == second));
+    service.endpoints().live()[1].drain();
+    assert!(service.pick(0, None, now, &mut random).is_ok(), "the operator has drained the other one");
+}
+
 /// Endpoints that fail in phases, attempts that end in any way and order, endpoints that come and go: whatever
 /// happens, enough stay in rotation, nobody is forgotten, and nothing leaks.
 #[test]
