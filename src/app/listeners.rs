@@ -95,7 +95,7 @@ impl Listeners {
     pub(super) fn service_addrs(&self) -> BTreeMap<ServiceName, SocketAddr> {
         let of_service = |(entry, bound): (&Entry, &Bound)| match entry {
             Entry::Service(name) => Some((name.clone(), bound.actual)),
-            Entry::Shared | Entry::Inbound => None,
+            Entry::Shared | Entry::Inbound | Entry::Vips(_) | Entry::Intercepted => None,
         };
         self.bound.iter().filter_map(of_service).collect()
     }
@@ -105,6 +105,8 @@ fn error(entry: &Entry, addr: SocketAddr, source: io::Error) -> Error {
     match entry {
         Entry::Shared => Error::Bind { what: "listen.http", addr, source },
         Entry::Inbound => Error::Bind { what: "inbound.listen", addr, source },
+        Entry::Vips(_) => Error::Bind { what: "vip.ports", addr, source },
+        Entry::Intercepted => Error::Bind { what: "intercept.listen", addr, source },
         Entry::Service(name) => Error::BindService { service: name.to_string(), addr, source },
     }
 }

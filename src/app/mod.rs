@@ -22,7 +22,7 @@ mod wiring;
 mod workers;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
     path::Path,
@@ -119,8 +119,8 @@ impl Sidecar {
         };
 
         let workers = workers::count(&config);
-        let services =
-            Services::new(&config, &metrics, access_log.clone(), workers, None, now()).map_err(Error::Tls)?;
+        let services = Services::new(&config, &metrics, access_log.clone(), workers, &HashMap::new(), None, now())
+            .map_err(Error::Tls)?;
         let table = Table::new(services);
         table.bound_to(addresses.http);
         let lifecycle = Lifecycle::new(table.clone());

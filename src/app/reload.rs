@@ -45,8 +45,16 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     };
     let access_log = access_log(running, &config)?;
     let old = running.table.current().clone();
-    let services = Services::new(&config, &running.metrics, access_log.clone(), running.workers, Some(&old), now())
-        .map_err(|error| error.to_string())?;
+    let services = Services::new(
+        &config,
+        &running.metrics,
+        access_log.clone(),
+        running.workers,
+        &std::collections::HashMap::new(),
+        Some(&old),
+        now(),
+    )
+    .map_err(|error| error.to_string())?;
 
     // From here on nothing fails.
     if let Some(origin) = &running.origin {

@@ -119,13 +119,6 @@ pub(super) fn app(text: &str) -> Result<SocketAddr, Complaint> {
     }
 }
 
-/// Whether this is a range of addresses: IP/BITS.
-pub(super) fn is_cidr(text: &str) -> bool {
-    let Some((ip, bits)) = text.split_once('/') else { return false };
-    let (Ok(ip), Ok(bits)) = (ip.parse::<IpAddr>(), bits.parse::<u8>()) else { return false };
-    bits <= if ip.is_ipv4() { 32 } else { 128 }
-}
-
 /// Holds a text against what the path of a Unix socket may be.
 pub(super) fn socket(text: &str) -> Result<(), Complaint> {
     // sun_path of sockaddr_un(7) is 108 bytes long, with the final NUL.

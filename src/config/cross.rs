@@ -10,7 +10,7 @@ use super::{
     problem::{Report, join, quoted, shown},
     raw::{Node, Place, Value},
     resolve::Written,
-    scalar, units,
+    scalar, units, vips,
 };
 use crate::model::ServiceName;
 
@@ -22,6 +22,7 @@ pub(super) fn check(config: &Config, file: &Written<'_>, report: &mut Report<'_>
     conflicts(&listeners, report);
     loops(file, &listeners, report);
     inbound(file, &listeners, report);
+    vips::check(config, file, &|addr| taken(&listeners, addr), report);
     fallbacks(config, file, report);
 }
 
@@ -111,6 +112,14 @@ fn claim<'a>(
     }
 }
 
+/// Which listener has an address.
+fn taken(listeners: &[Listener], addr: SocketAddr) -> Option<String> {
+    let has = |listener: &&Listener| {
+        listener.addr.port() == addr.port() && addr.port() != 0 && overlap(listener.addr.ip(), addr.ip())
+    };
+    listeners.iter().find(has).map(|listener| listener.path.clone())
+}
+
 const INBOUND_LISTEN: &str = "inbound.listen";
 
 /// One address to listen on, and who wants it.
@@ -125,6 +134,10 @@ fn listeners(config: &Config, file: &Written<'_>) -> Vec<Listener> {
     let place = |path: &str| file.at(path).map(|node| node.place).unwrap_or_default();
     let mut all: Vec<_> =
         shared.into_iter().map(|(path, addr)| Listener { addr, path: path.to_owned(), place: place(path) }).collect();
+    let more = [("listen.dns", config.listen.dns), ("intercept.listen", config.intercept.as_ref().map(|on| on.listen))];
+    for (path, addr) in more {
+        all.extend(addr.map(|addr| Listener { addr, path: path.to_owned(), place: place(path) }));
+    }
     for entry in file.at("services").map(Node::entries).unwrap_or_default() {
         let Some(node) = entry.node.get("listen") else { continue };
         if let Some(Ok(addr)) = node.text().map(address::listen) {

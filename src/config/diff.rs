@@ -32,7 +32,7 @@ pub struct Changes {
 pub enum Part {
     /// Where its endpoints come from: discovery starts anew.
     Source,
-    /// Its aliases or its own port.
+    /// Its aliases, its own port or its VIP.
     Entry,
     /// Limits on time.
     Timeout,
@@ -79,6 +79,10 @@ pub enum Entry {
     Service(ServiceName),
     /// Our own app, by [`super::Inbound`].
     Inbound,
+    /// The service whose VIP the app connected to: every VIP that has this port.
+    Vips(u16),
+    /// Whatever an app meant, whose connection was redirected to us.
+    Intercepted,
 }
 
 impl Changes {
@@ -89,14 +93,17 @@ impl Changes {
 }
 
 impl Config {
-    /// The listeners for calls: the shared one first, then the services' own, then the receiving side's.
+    /// The listeners for calls, but for those of VIPs: the shared one first, then the services' own, then the receiving
+    /// side's, then the one for intercepted connections.
     pub fn listeners(&self) -> Vec<Listener> {
         let own = |service: &Arc<Service>| {
             Some(Listener { addr: service.listen?, entry: Entry::Service(service.name.clone()) })
         };
         let shared = Listener { addr: self.listen.http, entry: Entry::Shared };
         let inbound = self.inbound.iter().map(|inbound| Listener { addr: inbound.listen, entry: Entry::Inbound });
-        std::iter::once(shared).chain(self.services.values().filter_map(own)).chain(inbound).collect()
+        let intercepted = self.intercept.iter().map(|on| Listener { addr: on.listen, entry: Entry::Intercepted });
+        let own = self.services.values().filter_map(own);
+        std::iter::once(shared).chain(own).chain(inbound).chain(intercepted).collect()
     }
 }
 
@@ -127,11 +134,18 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
     at(&mut restart, "listen.observe", old.listen.observe != new.listen.observe);
     at(&mut restart, "listen.admin", old.listen.admin != new.listen.admin);
     at(&mut restart, "workers", old.workers != new.workers);
+    at(&mut restart, "listen.dns", old.listen.dns != new.listen.dns);
     at(&mut live, "vip.domain", old.domain != new.domain);
+    at(&mut live, "vip", old.vip != new.vip);
+    at(&mut live, "dns", old.dns != new.dns);
+    at(&mut live, "intercept", old.intercept != new.intercept);
+    at(&mut live, "listen.override", old.listen.override_header != new.listen.override_header);
+    at(&mut live, "services.*", old.wildcard != new.wildcard);
     at(&mut live, "resolver", old.resolver != new.resolver);
     at(&mut live, "limits", old.limits != new.limits);
     at(&mut live, "log.access", old.log.access != new.log.access);
     at(&mut live, "log.level", old.log.level != new.log.level);
+    at(&mut live, "ready", old.ready_limit != new.ready_limit);
     at(&mut live, "drain", old.drain != new.drain);
     Changes { live, restart, ..changes }
 }
@@ -139,7 +153,7 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
 fn parts(old: &Service, new: &Service) -> Vec<Part> {
     let differs = [
         (Part::Source, old.source != new.source),
-        (Part::Entry, old.aliases != new.aliases || old.listen != new.listen),
+        (Part::Entry, old.aliases != new.aliases || old.listen != new.listen || old.vip != new.vip),
         (Part::Timeout, old.policy.timeout != new.policy.timeout),
         (Part::Bulkhead, old.policy.bulkhead != new.policy.bulkhead),
         (Part::Breaker, old.policy.breaker != new.policy.breaker),

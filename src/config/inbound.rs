@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{
-    Inbound, InboundTls, KeyPair, Policy, Service, Source, TlsVersion, address, identity, keys,
+    Inbound, InboundTls, KeyPair, Policy, Service, ServiceVip, Source, TlsVersion, VipAddress, address, identity, keys,
     layers::Leaves,
     pairs, policies,
     problem::{Report, join, quoted},
@@ -32,6 +32,7 @@ pub(super) fn resolve(entry: Option<&Entry>, report: &mut Report<'_>) -> Option<
         name: ServiceName::parse(Inbound::NAME).ok()?,
         aliases: Vec::new(),
         listen: None,
+        vip: ServiceVip { address: VipAddress::Off, ports: Vec::new() },
         source: Source::Static(vec![address::app(app?).ok()?]),
         policy: Policy { breaker: None, ..leaves.policy() },
         provenance: leaves.provenance(),

@@ -25,6 +25,7 @@ const PATH_OR_OFF: Shape = Shape::one(&[OFF, Scalar::Path]);
 const TLS_VERSION: Shape = Shape::one(&[Scalar::Word(&["1.2", "1.3"])]);
 const LISTEN_AT: Shape = Shape::one(&[Scalar::Listen]);
 const SOME_CALLS: Scalar = Scalar::Count(1, 1_000_000);
+const PORT: Shape = Shape::one(&[Scalar::Count(1, 65535)]);
 const CALLS: Shape = Shape::one(&[SOME_CALLS]);
 const SOME_SHARE: Scalar = Scalar::Share(0.1);
 const SHARE: Shape = Shape::one(&[SOME_SHARE]);
@@ -34,10 +35,13 @@ const SHARE: Shape = Shape::one(&[SOME_SHARE]);
 pub(super) const FILE: &[Key] = &[
     Key::new("listen", Shape::map(&[LISTEN]), "", "Where the sidecar listens."),
     Key::new("vip", Shape::map(&[VIP]), "", "Virtual IPs: an address of its own for each service."),
+    Key::new("dns", Shape::map(&[DNS]), "", "What the DNS responder (`listen.dns`) says to whom."),
     Key::new("resolver", Shape::map(&[RESOLVER]), "", "How names are looked up."),
+    Key::new("intercept", Shape::one(&[OFF]).or_map(&[INTERCEPT]), "off", "Taking in connections that were meant for others, by a redirect rule."),
     Key::new("workers", Shape::one(&[Scalar::Word(&["auto"]), Scalar::Count(1, 1024)]), "auto", "Threads that carry traffic; `auto` is one a core. A change needs a restart."),
     Key::new("limits", Shape::map(&[LIMITS]), "", "What one app may ask of the sidecar at most."),
     Key::new("log", Shape::map(&[LOG]), "", "What is logged, and where to."),
+    Key::new("ready", Shape::one(&[OFF, TIME_OR_ZERO]).or_map(&[READY]), "", "When the sidecar says that it is ready; a time alone is `limit`."),
     Key::new("drain", Shape::one(&[TIME_OR_ZERO]).or_map(&[DRAIN]), "", "How a stop proceeds; a time alone is `for`."),
     Key::new("defaults", Shape::map(&[POLICIES]), "", "Policy keys for every service; a service's own keys win, key by key."),
     Key::new("services", Shape { scalars: &[], list: None, map: Map::Names(&[ENTRY, SOURCES, POLICIES]) }, "", "The services, by the name that apps call."),
@@ -48,16 +52,41 @@ pub(super) const FILE: &[Key] = &[
 const LISTEN: &[Key] = &[
     Key::new("listen.http", LISTEN_AT, "127.0.0.1:8470", "The shared port: any service, by Host, :authority or absolute URI. A port alone is one of 127.0.0.1."),
     Key::new("listen.observe", LISTEN_AT, "127.0.0.1:8471", "Read-only: metrics, health, JSON views. A change needs a restart."),
-    Key::new("listen.dns", Shape::one(&[OFF, Scalar::Listen]), "off", "Answers service names with VIPs.").later(&["off"]),
+    Key::new("listen.dns", Shape::one(&[OFF, Scalar::Listen]), "off", "The DNS responder: answers service names with VIPs. A change needs a restart."),
+    Key::new("listen.override", Shape::one(&[SWITCH]), "off", "Whether a request may name its service by the header `x-outrigger-service`, for tests."),
     Key::new("listen.admin", Shape::one(&[Scalar::Socket]), "", "The Unix socket for changes. Default /run/outrigger/admin.sock for root, else $XDG_RUNTIME_DIR/outrigger.sock. A change needs a restart."),
 ];
 
 #[rustfmt::skip]
 const VIP: &[Key] = &[
-    Key::new("vip.range", Shape::one(&[Scalar::Cidr]), "", "The addresses that VIPs are taken from.").later(&[]),
-    Key::new("vip.ports", Shape::some(&Shape::one(&[Scalar::Count(1, 65535)])), "", "What a VIP listens on.").later(&[]),
+    Key::new("vip.range", Shape::one(&[Scalar::Range]), "127.84.0.0/16", "The addresses that VIPs are taken from."),
+    Key::new("vip.ports", Shape::some(&PORT), "80", "What each VIP listens on, beside its service's own ports."),
     Key::new("vip.domain", Shape::one(&[Scalar::DnsName]), "vip.internal", "Suffix of the names under which services have VIPs: orders.vip.internal."),
-    Key::new("vip.state", PATH, "", "The file that keeps which service has which VIP.").later(&[]),
+    Key::new("vip.state", PATH_OR_OFF, "", "The file that remembers which name has which address. Default /var/lib/outrigger/vips.json for root, else $XDG_STATE_HOME/outrigger/vips.json."),
+    Key::new("vip.hosts", PATH_OR_OFF, "off", "A hosts file in which the sidecar keeps the names of its services, bare ones too: /etc/hosts where an app shares it."),
+];
+
+#[rustfmt::skip]
+const DNS: &[Key] = &[
+    Key::new("dns.bare", Shape::one(&[SWITCH]), "off", "Whether a service is also found by its name alone, without `vip.domain`."),
+    Key::new("dns.forward", Shape::some(&Shape::one(FORWARDERS)), "system", "Whom other names are asked of, in order: `system` (resolv.conf), or IP:PORT; `off` refuses them."),
+    Key::new("dns.ttl", PAUSE, "5s", "How long an answer about a service may be kept."),
+    Key::new("dns.recursion", Shape { scalars: &[Scalar::Cidr], list: Some(List { item: &Shape::one(&[Scalar::Cidr]), empty: true }), map: Map::None }, "", "Clients of other hosts that may ask for other names, as IP/BITS. This host's own always may."),
+    Key::new("dns.rate", CALLS, "100", "Answers a second to one network of clients of other hosts (/24, or /56 of IPv6)."),
+];
+const FORWARDERS: &[Scalar] = &[Scalar::Word(&["system", "off"]), Scalar::Nameserver];
+
+#[rustfmt::skip]
+const INTERCEPT: &[Key] = &[
+    Key::new("intercept.listen", LISTEN_AT, "127.0.0.1:8472", "Where redirected connections arrive. A port alone is one of 127.0.0.1."),
+    Key::new("intercept.ports", Shape::some(&PORT), "80", "The ports whose connections are redirected."),
+    Key::new("intercept.user", Shape::one(&[Scalar::Text]), "", "The sidecar's own user, a name or a number, whose connections are left alone. Without it, the user of who applies the rules."),
+    Key::new("intercept.mark", Shape::one(&[Scalar::Count(1, u32::MAX as u64)]), "", "A mark that the sidecar sets on its own connections, to leave them alone by; it needs CAP_NET_ADMIN then."),
+];
+
+#[rustfmt::skip]
+const READY: &[Key] = &[
+    Key::new("ready.limit", Shape::one(&[OFF, TIME_OR_ZERO]), "30s", "After this time it is ready although services have no endpoints yet; `off` waits for all."),
 ];
 
 #[rustfmt::skip]
@@ -81,7 +110,15 @@ const LIMITS: &[Key] = &[
     Key::new("limits.header_bytes", Shape::one(&[Scalar::Size(8 << 10, 1 << 20)]), "64KiB", "Bytes of a request's head."),
     Key::new("limits.headers", Shape::one(&[Scalar::Count(1, 1000)]), "100", "Header lines of a request."),
     Key::new("limits.header_timeout", PAUSE, "10s", "From the first byte of a request's head to its last."),
+    Key::new("limits.wildcard", Shape::map(&[WILDCARD]), "", "What the service `*` may grow to."),
     Key::new("limits.last_good", Shape::one(&[Scalar::Size(0, 16 << 30)]), "64MiB", "Bytes of good answers that are kept for `fallback: last_good`, over all services."),
+];
+
+#[rustfmt::skip]
+const WILDCARD: &[Key] = &[
+    Key::new("limits.wildcard.services", CALLS, "1000", "Services made of `*` at once."),
+    Key::new("limits.wildcard.idle", PAUSE, "10m", "How long one is kept without a call."),
+    Key::new("limits.wildcard.series", Shape::one(&[Scalar::Count(0, 1_000_000)]), "100", "Services made of `*` that have metrics of their own; the others share those of `*`."),
 ];
 
 #[rustfmt::skip]
@@ -92,7 +129,8 @@ const LOG: &[Key] = &[
 
 #[rustfmt::skip]
 const DRAIN: &[Key] = &[
-    Key::new("drain.for", Shape::one(&[TIME_OR_ZERO]), "30s", "How long a stop waits for calls in flight."),
+    Key::new("drain.for", Shape::one(&[TIME_OR_ZERO]), "30s", "How long a stop lasts at most."),
+    Key::new("drain.until", Shape::one(&[Scalar::Word(&["calls", "time", "app"])]), "calls", "What ends it earlier: no call in flight any more (`calls`), nothing (`time`), or the app's exit (`app`). New calls are taken until then."),
 ];
 
 /// How apps reach a service.
@@ -100,14 +138,21 @@ const DRAIN: &[Key] = &[
 const ENTRY: &[Key] = &[
     Key::new("listen", LISTEN_AT, "", "A port of its own. A port alone is one of 127.0.0.1."),
     Key::new("aliases", Shape { scalars: &[Scalar::Service], list: Some(List { item: &Shape::one(&[Scalar::Service]), empty: true }), map: Map::None }, "", "Other names that it answers to."),
-    Key::new("vip", Shape::one(&[Scalar::Word(&["auto", "off"]), Scalar::Ip]), "", "Its virtual IP: `auto`, `off` or an address.").later(&["off"]),
+    Key::new("vip", Shape::one(VIP_ADDRESS).or_map(&[SERVICE_VIP]), "", "Its virtual IP: `auto`, `off` or an address."),
+];
+const VIP_ADDRESS: &[Scalar] = &[Scalar::Word(&["auto", "off"]), Scalar::Ipv4];
+
+#[rustfmt::skip]
+const SERVICE_VIP: &[Key] = &[
+    Key::new("vip.address", Shape::one(VIP_ADDRESS), "auto", "`auto`, `off` or an address."),
+    Key::new("vip.ports", Shape::some(&PORT), "", "What it listens on beside the ports of all VIPs."),
 ];
 
 /// Where a service's endpoints come from: exactly one of these.
 #[rustfmt::skip]
 pub(super) const SOURCES: &[Key] = &[
     Key::new("dns", Shape::one(&[Scalar::HostPort]), "", "The A and AAAA records of HOST, all at PORT: `orders:8080`."),
-    Key::new("srv", Shape::one(&[Scalar::DnsName]), "", "The SRV records of a name, with their priorities and weights."),
+    Key::new("srv", Shape::one(&[Scalar::LookedUp]), "", "The SRV records of a name, with their priorities and weights."),
     Key::new("static", Shape::some(&Shape::one(&[Scalar::Address])), "", "These addresses, IP:PORT each."),
     Key::new("file", PATH, "", "A YAML or JSON file of endpoints, watched. A relative path is taken from the working directory."),
 ];
@@ -306,7 +351,24 @@ pub(super) const ROOT: Shape = Shape::map(&[FILE]);
 
 /// What holds for the key at this path when nobody writes it: config text.
 pub(super) fn default(path: &str) -> &'static str {
-    let sections = [LISTEN, VIP, RESOLVER, TTL, LIMITS, LOG, DRAIN, INBOUND_TLS, FILE, FALLBACK, LAST_GOOD, RESPOND];
+    let sections = [
+        LISTEN,
+        VIP,
+        DNS,
+        INTERCEPT,
+        READY,
+        RESOLVER,
+        TTL,
+        LIMITS,
+        WILDCARD,
+        LOG,
+        DRAIN,
+        INBOUND_TLS,
+        FILE,
+        FALLBACK,
+        LAST_GOOD,
+        RESPOND,
+    ];
     let rows = sections.into_iter().flatten().chain(leaves());
     rows.into_iter().find(|key| key.path == path).map_or("", |key| key.default)
 }
@@ -343,6 +405,9 @@ pub(super) fn homes(name: &str) -> Option<&'static str> {
             (LISTEN, "in `listen`"),
             (LOG, "in `log`"),
             (VIP, "in `vip`"),
+            (DNS, "in `dns`"),
+            (INTERCEPT, "in `intercept`"),
+            (WILDCARD, "in `limits.wildcard`"),
             (RETRY, "in `retry`"),
             (TLS, "in `tls`"),
             (CORS, "in `cors`"),

@@ -35,7 +35,7 @@ impl Config {
         let mut report = Report::new(file, text);
         let config = raw::parse(text, env, &mut report).map(|root| {
             shape::check(&root, &super::keys::ROOT, "", &mut report);
-            resolve::config(&root, Surroundings { admin: default_admin(env) }, &mut report)
+            resolve::config(&root, Surroundings { admin: default_admin(env), vips: default_vips(env) }, &mut report)
         });
         let warnings = report.finish()?;
         let config = config.expect("a text that cannot be read has reported an error");
@@ -82,11 +82,27 @@ pub fn find(explicit: Option<&Path>) -> PathBuf {
     }
 }
 
+/// Where it is remembered who has which VIP when the file does not say: a place that outlives the process.
+fn default_vips(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let set = |name| env(name).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let home = || set("HOME").map(|home| home.join(".local/state"));
+    match user() {
+        Some(0) => PathBuf::from("/var/lib/outrigger/vips.json"),
+        _ => match set("XDG_STATE_HOME").or_else(home) {
+            Some(dir) => dir.join("outrigger/vips.json"),
+            None => PathBuf::from("/var/lib/outrigger/vips.json"),
+        },
+    }
+}
+
+/// Whose process this is: the owner of its entry in /proc, where there is one.
+fn user() -> Option<u32> {
+    std::fs::metadata("/proc/self").map(|data| std::os::unix::fs::MetadataExt::uid(&data)).ok()
+}
+
 /// Where the admin socket is when the file does not say: a place that this user can write to.
 fn default_admin(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
-    // Whose process this is: the owner of its entry in /proc, where there is one.
-    let user = std::fs::metadata("/proc/self").map(|data| std::os::unix::fs::MetadataExt::uid(&data)).ok();
-    match (user, env("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())) {
+    match (user(), env("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())) {
         (Some(0), _) => PathBuf::from("/run/outrigger/admin.sock"),
         (_, Some(dir)) => Path::new(&dir).join("outrigger.sock"),
         (Some(user), None) => PathBuf::from(format!("/tmp/outrigger-{user}.sock")),

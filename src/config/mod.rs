@@ -11,8 +11,8 @@
 //! |---|---|
 //! | YAML → a tree with places, `${VARIABLES}` filled in | `raw`, `env` |
 //! | the tree held against the tables of keys | `keys`, `shape`, `scalar`, `units`, `address`, `identity` |
-//! | the tree → [`Config`] | `resolve`, `service`, `inbound`, `layers`, `policies`, `fallback` |
-//! | values held against each other | `pairs`, `cross` |
+//! | the tree → [`Config`] | `resolve`, `service`, `inbound`, `platform`, `layers`, `policies`, `fallback` |
+//! | values held against each other | `pairs`, `cross`, `vips` |
 //! | the way back: JSON Schema, effective values, changes | `schema`, `describe`, `diff` |
 
 mod address;
@@ -29,6 +29,7 @@ mod keys;
 mod layers;
 mod load;
 mod pairs;
+mod platform;
 mod policies;
 mod problem;
 mod raw;
@@ -38,6 +39,7 @@ mod schema;
 mod service;
 mod shape;
 mod units;
+mod vips;
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
@@ -45,6 +47,7 @@ pub use self::{
     describe::describe,
     diff::{Changes, Entry, Listener, Listeners, Part, diff},
     load::{Loaded, find},
+    platform::{Dns, Intercept, ServiceVip, Vip, VipAddress, Wildcard, is_of_this_host},
     problem::{Problem, Problems, Severity, Snippet},
     schema::schema,
 };
@@ -60,6 +63,12 @@ pub struct Config {
     pub listen: Listen,
     /// Suffix under which each service has a VIP name, without a leading dot; `vip.internal` by default.
     pub domain: Arc<str>,
+    /// The services' VIPs, where they have some.
+    pub vip: Option<Vip>,
+    /// What the DNS responder says to whom.
+    pub dns: Dns,
+    /// How an app's connections are intercepted, where they are.
+    pub intercept: Option<Intercept>,
     /// How names are looked up.
     pub resolver: Resolver,
     /// Threads that carry traffic; `None` is one a core.
@@ -68,10 +77,14 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged, and where to.
     pub log: Log,
+    /// After this time the sidecar is ready although services have no endpoints yet; `None` waits for all. Default 30 s.
+    pub ready_limit: Option<Duration>,
     /// How a stop proceeds.
     pub drain: Drain,
     /// The services, by name.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
+    /// What a name that no service bears is taken for.
+    pub wildcard: Option<Arc<Wildcard>>,
     /// The receiving side: what stands before our own app.
     pub inbound: Option<Inbound>,
 }
@@ -83,6 +96,10 @@ pub struct Listen {
     pub http: SocketAddr,
     /// The observe port: read-only. Default 127.0.0.1:8471.
     pub observe: SocketAddr,
+    /// The DNS responder, where there is one.
+    pub dns: Option<SocketAddr>,
+    /// Whether a request may name its service by `x-outrigger-service`. Default off.
+    pub override_header: bool,
     /// The admin socket. Default /run/outrigger/admin.sock for root, else `$XDG_RUNTIME_DIR/outrigger.sock`.
     pub admin: PathBuf,
 }
@@ -164,6 +181,20 @@ pub enum Level {
 pub struct Drain {
     /// How long a stop waits for calls in flight, and a removed endpoint's connections for theirs. Default 30 s.
     pub limit: Duration,
+    /// What ends a stop earlier.
+    pub until: Until,
+}
+
+/// What ends a stop before its limit. New calls are taken until then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Until {
+    /// No call is in flight any more. The default.
+    #[default]
+    Calls,
+    /// Nothing: the limit is the time that it takes.
+    Time,
+    /// The app has ended: the one that `outrigger run` has started, else the one behind the receiving side.
+    App,
 }
 
 /// One service, as meant.
@@ -175,6 +206,8 @@ pub struct Service {
     pub aliases: Vec<ServiceName>,
     /// A port of its own.
     pub listen: Option<SocketAddr>,
+    /// Its virtual IP, where services have some.
+    pub vip: ServiceVip,
     /// Where its endpoints come from.
     pub source: Source,
     /// The rules its calls obey.

@@ -7,7 +7,8 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use super::{
-    AccessLog, Config, Drain, Level, Limits, Listen, Log, Nameserver, Resolver, address, cross, inbound, keys, pairs,
+    AccessLog, Config, Drain, Level, Limits, Listen, Log, Nameserver, Resolver, Until, Wildcard, address, cross,
+    inbound, keys, pairs, platform,
     problem::{Report, join, quoted},
     raw::{Node, Value},
     scalar, service, units,
@@ -17,18 +18,31 @@ use super::{
 pub(super) struct Surroundings {
     /// The admin socket, where the file names none.
     pub(super) admin: PathBuf,
+    /// The memory of VIPs, where the file names none.
+    pub(super) vips: PathBuf,
 }
 
 /// Reads a checked tree.
 pub(super) fn config(root: &Node, surroundings: Surroundings, report: &mut Report<'_>) -> Config {
     let file = Written { root };
+    let dns =
+        file.read(
+            "listen.dns",
+            |text| if scalar::switch(text) == "off" { Ok(None) } else { address::listen(text).map(Some) },
+        );
+    let vip = platform::vip(&file, dns.is_some(), &surroundings);
     let config = Config {
         listen: Listen {
             http: file.read("listen.http", address::listen),
             observe: file.read("listen.observe", address::listen),
-            admin: file.text("listen.admin").map_or(surroundings.admin, PathBuf::from),
+            dns,
+            override_header: file.read("listen.override", |text| Ok::<_, ()>(scalar::switch(text) == "on")),
+            admin: file.text("listen.admin").map_or_else(|| surroundings.admin.clone(), PathBuf::from),
         },
         domain: file.read("vip.domain", |text| address::dns_name(text).map(domain)),
+        vip,
+        dns: platform::dns(&file),
+        intercept: platform::intercept(&file),
         resolver: resolver(&file),
         workers: file.read("workers", workers),
         limits: Limits {
@@ -39,8 +53,13 @@ pub(super) fn config(root: &Node, surroundings: Surroundings, report: &mut Repor
             last_good: file.read("limits.last_good", |text| units::size(text).map(narrow)),
         },
         log: Log { access: file.read("log.access", access_log), level: file.read("log.level", level) },
-        drain: Drain { limit: file.read("drain.for", units::duration) },
+        ready_limit: file.read("ready.limit", |text| match scalar::switch(text) {
+            "off" => Ok(None),
+            time => units::duration(time).map(Some),
+        }),
+        drain: Drain { limit: file.read("drain.for", units::duration), until: file.read("drain.until", until) },
         services: services(&file, report),
+        wildcard: platform::wildcard(&file, report).map(Arc::new),
         inbound: inbound::resolve(root.entry("inbound"), report),
     };
     cross::check(&config, &file, report);
@@ -69,9 +88,7 @@ fn services(file: &Written<'_>, report: &mut Report<'_>) -> BTreeMap<crate::mode
     let written = file.at("services").map(Node::entries).unwrap_or_default();
     for entry in written {
         let path = join("services", &entry.key);
-        if entry.key == "*" || entry.key.starts_with("*.") {
-            let hint = Some("name each service".to_owned());
-            report.error(entry.place, &path, "wildcard services are not supported yet", hint);
+        if entry.key == Wildcard::NAME {
             continue;
         }
         let name = match scalar::service(&entry.key) {
@@ -107,18 +124,19 @@ impl<'a> Written<'a> {
         let mut node = self.root;
         for step in path.split('.') {
             match &node.value {
-                Value::Text { .. } if path == "drain.for" => break,
+                Value::Text { .. } if path == "drain.for" || path == "ready.limit" => break,
+                Value::Text { .. } => return None,
                 _ => node = node.get(step)?,
             }
         }
         Some(node)
     }
 
-    fn text(&self, path: &str) -> Option<&'a str> {
+    pub(super) fn text(&self, path: &str) -> Option<&'a str> {
         self.at(path)?.text()
     }
 
-    fn read<T, E>(&self, path: &str, read: impl Fn(&'a str) -> Result<T, E>) -> T {
+    pub(super) fn read<T, E>(&self, path: &str, read: impl Fn(&'a str) -> Result<T, E>) -> T {
         let written = self.text(path).and_then(|text| read(text).ok());
         written.or_else(|| read(keys::default(path)).ok()).expect("a default in the tables can be read")
     }
@@ -140,8 +158,16 @@ fn narrow(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
-fn nameserver(text: &str) -> Option<Nameserver> {
+pub(super) fn nameserver(text: &str) -> Option<Nameserver> {
     if text == "system" { Some(Nameserver::System) } else { address::nameserver(text).ok().map(Nameserver::At) }
+}
+
+fn until(text: &str) -> Result<Until, scalar::Complaint> {
+    match text {
+        "time" => Ok(Until::Time),
+        "app" => Ok(Until::App),
+        _ => Ok(Until::Calls),
+    }
 }
 
 fn access_log(text: &str) -> Result<Option<AccessLog>, scalar::Complaint> {

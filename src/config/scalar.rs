@@ -3,15 +3,17 @@
 //! Each kind has one reader, and the resolver uses the same ones: [`Scalar::check`] accepts exactly what
 //! can be read. The readers of words and counts are here; the others are in `units`, `address` and `identity`.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::Ipv4Addr, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderName, StatusCode};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{
-    address, identity,
+    Wildcard, address, identity,
     keys::RETRY_ON,
+    platform,
     problem::{did_you_mean, quoted},
     units,
 };
@@ -46,12 +48,16 @@ pub(super) enum Scalar {
     Nameserver,
     /// A DNS name and a port.
     HostPort,
+    /// A DNS name that is looked up, perhaps with a place for a service's name.
+    LookedUp,
     /// A DNS name.
     DnsName,
     /// A service's name.
     Service,
-    /// An address of a host.
-    Ip,
+    /// An IPv4 address.
+    Ipv4,
+    /// A range of IPv4 addresses for VIPs, as IP/BITS.
+    Range,
     /// A range of addresses, as IP/BITS.
     Cidr,
     /// Whom a certificate is for: a DNS name, an IP address or a URI.
@@ -88,6 +94,14 @@ pub(super) enum Scalar {
     Text,
 }
 
+/// A text as it is when a name stands in its place.
+fn named(text: &str) -> std::borrow::Cow<'_, str> {
+    match text.contains(Wildcard::PLACE) {
+        true => text.replace(Wildcard::PLACE, "name").into(),
+        false => text.into(),
+    }
+}
+
 impl Scalar {
     /// Whether this kind of scalar can be read from `text`.
     pub(super) fn check(self, text: &str) -> Result<(), Complaint> {
@@ -106,11 +120,13 @@ impl Scalar {
             Self::Address => address::address(text).map(drop),
             Self::App => address::app(text).map(drop),
             Self::Nameserver => address::nameserver(text).map(drop),
-            Self::HostPort => address::host_port(text).map(drop),
+            Self::HostPort => address::host_port(&named(text)).map(drop),
+            Self::LookedUp => address::dns_name(&named(text)).map(drop),
             Self::DnsName => address::dns_name(text).map(drop),
             Self::Service => service(text).map(drop),
-            Self::Ip => plain(text.parse::<IpAddr>().is_ok(), text, "an IP address"),
-            Self::Cidr => plain(address::is_cidr(text), text, "a range of addresses such as `127.84.0.0/16`"),
+            Self::Ipv4 => plain(text.parse::<Ipv4Addr>().is_ok(), text, "an IPv4 address"),
+            Self::Range => platform::range(text).map(drop),
+            Self::Cidr => plain(text.parse::<IpNet>().is_ok(), text, "a range of addresses such as `10.0.0.0/8`"),
             Self::PeerName => identity::peer_name(text).map(drop),
             Self::Identity => identity::caller(text).map(drop),
             Self::Origin => identity::origin(text).map(drop),
@@ -142,9 +158,10 @@ impl Scalar {
             Self::Address => "IP:PORT",
             Self::Nameserver => "IP or IP:PORT",
             Self::HostPort => "HOST:PORT",
-            Self::DnsName => "a DNS name",
+            Self::DnsName | Self::LookedUp => "a DNS name",
             Self::Service => "a service's name",
-            Self::Ip => "an IP address",
+            Self::Ipv4 => "an IPv4 address",
+            Self::Range => "IP/BITS",
             Self::Cidr => "IP/BITS",
             Self::PeerName => "a DNS name, an IP address or a URI",
             Self::Identity => "a URI or a DNS name",

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::{
-    Protocol, Provenance, Service, Source, address, fallback, keys,
+    Provenance, Service, Source, address, fallback, keys,
     layers::Leaves,
-    pairs,
+    pairs, platform,
     problem::{Report, join, quoted},
     raw::{Entry, Node, Value},
     scalar,
@@ -33,17 +33,13 @@ pub(super) fn resolve(
         let leads_here = |step: &Step| matches!(&step.with, With::Service(to) if to == name);
         policy.fallback = policy.fallback.iter().filter(|step| !leads_here(step)).cloned().collect();
     }
-    if policy.protocol == Protocol::Tcp && entry.node.get("listen").is_none() {
-        let message = format!("the tcp service {} has no `listen`", quoted(&entry.key));
-        let hint = "bytes name no service: give it a port of its own, as `listen: 127.0.0.1:5432`";
-        report.error(entry.place, path, message, Some(hint.to_owned()));
-    }
     let source = source(entry, path, report)?;
     let aliases = entry.node.get("aliases").map(Node::items).unwrap_or_default();
     Some(Service {
         name: name.clone(),
         aliases: aliases.iter().filter_map(|alias| scalar::service(alias.text()?).ok()).collect(),
         listen: entry.node.get("listen").and_then(|node| address::listen(node.text()?).ok()),
+        vip: platform::service_vip(&entry.node),
         source,
         provenance: leaves.provenance(),
         policy,
@@ -79,7 +75,11 @@ fn source(entry: &Entry, path: &str, report: &mut Report<'_>) -> Option<Source> 
             Some(Source::Static(addrs))
         }
         "file" => Some(Source::File(PathBuf::from(text()?))),
-        "srv" => address::dns_name(text()?).ok().map(|name| Source::Srv { name: name.into() }),
-        _ => address::host_port(text()?).ok().map(|(host, port)| Source::Dns { host: host.into(), port }),
+        "srv" => Some(Source::Srv { name: text()?.into() }),
+        // The check has held it against its kind; a place for a name is still in it.
+        _ => {
+            let (host, port) = text()?.rsplit_once(':')?;
+            Some(Source::Dns { host: host.into(), port: port.parse().ok()? })
+        }
     }
 }

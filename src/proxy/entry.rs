@@ -52,7 +52,7 @@ pub(super) fn route(peer: &Peer, parts: &mut Parts, services: &Services) -> Resu
             // What the caller asked for is for the app to see.
             Ok(Routed { service, host_names_service: true })
         }
-        Entry::Shared => {
+        Entry::Shared | Entry::Vips(_) | Entry::Intercepted => {
             let host = host.ok_or_else(|| {
                 Failure::new(Reason::BadRequest, "the request names no service: it has no Host header")
             })?;

@@ -28,7 +28,7 @@ mod tls;
 pub mod view;
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -85,6 +85,7 @@ pub struct Service {
     flights: Option<Arc<Flights>>,
     endpoints: Arc<Endpoints>,
     tls: Option<Arc<Client>>,
+    vip: Option<Ipv4Addr>,
     /// One a worker, each locked by its own worker alone.
     balancers: Box<[Mutex<Balancer>]>,
 }
@@ -127,6 +128,7 @@ impl Service {
     pub fn new(
         config: Arc<config::Service>,
         tls: Option<Arc<Client>>,
+        vip: Option<Ipv4Addr>,
         fallbacks: Fallbacks,
         metrics: &Metrics,
         workers: usize,
@@ -188,7 +190,20 @@ impl Service {
             }),
         };
         let balancers = (0..workers).map(|_| Mutex::new(Balancer::new(&config.policy.balance))).collect();
-        Self { config, metrics, bulkhead, breaker, retries, ejections, fallbacks, flights, endpoints, tls, balancers }
+        Self {
+            config,
+            metrics,
+            bulkhead,
+            breaker,
+            retries,
+            ejections,
+            fallbacks,
+            flights,
+            endpoints,
+            tls,
+            vip,
+            balancers,
+        }
     }
 
     /// Picks the endpoint of an attempt for a worker, and counts the attempt there. `key` is the hash of what
@@ -267,6 +282,11 @@ impl Service {
     /// Its name.
     pub fn name(&self) -> &ServiceName {
         &self.config.name
+    }
+
+    /// Its VIP, if it has one.
+    pub fn vip(&self) -> Option<Ipv4Addr> {
+        self.vip
     }
 
     /// Its metric handles.

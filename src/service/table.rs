@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -15,7 +15,8 @@ use super::{
     view::ServiceView,
 };
 use crate::{
-    config::{Config, Limits},
+    config::{self, Config, Limits},
+    model::ServiceName,
     net::tls::FileError,
     policy::breaker::Forced,
     telemetry::{AccessLog, Metrics},
@@ -25,6 +26,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Services {
     by_host: HashMap<Box<str>, Arc<Service>, foldhash::fast::RandomState>,
+    by_vip: HashMap<Ipv4Addr, Arc<Service>, foldhash::fast::RandomState>,
+    vips: Option<config::Vip>,
     pub(super) list: Vec<Arc<Service>>,
     pub(super) inbound: Option<Inbound>,
     pub(super) clients: Clients,
@@ -49,7 +52,8 @@ pub struct Traffic {
 const LONGEST_HOST: usize = 254;
 
 impl Services {
-    /// Builds the table of a configuration for so many workers, carrying over from `old` what it leaves alone.
+    /// Builds the table of a configuration for so many workers, carrying over from `old` what it leaves alone. `vips`
+    /// are the services' addresses.
     ///
     /// # Errors
     /// Certificates that the configuration names cannot be read.
@@ -58,11 +62,13 @@ impl Services {
         metrics: &Metrics,
         access_log: Option<AccessLog>,
         workers: usize,
+        vips: &HashMap<ServiceName, Ipv4Addr>,
         old: Option<&Self>,
         now: Instant,
     ) -> Result<Self, FileError> {
         let mut clients = Clients::default();
         let mut by_host = HashMap::default();
+        let mut by_vip = HashMap::default();
         let mut list = Vec::with_capacity(config.services.len());
         for settings in config.services.values() {
             let before = old.and_then(|old| old.find(settings.name.as_str())).filter(|s| *s.name() == settings.name);
@@ -72,8 +78,10 @@ impl Services {
             let before = before.map(|service| &**service);
             let fallbacks = Fallbacks::new(&settings.policy.fallback)
                 .map_err(|error| tls::at(&format!("services.{}", settings.name), &error))?;
-            let service = Service::new(settings.clone(), client, fallbacks, metrics, workers, before, now);
+            let vip = vips.get(&settings.name).copied();
+            let service = Service::new(settings.clone(), client, vip, fallbacks, metrics, workers, before, now);
             let service = Arc::new(service);
+            by_vip.extend(vip.map(|vip| (vip, service.clone())));
             for name in std::iter::once(&settings.name).chain(&settings.aliases) {
                 by_host.insert(name.as_str().into(), service.clone());
                 by_host.insert(format!("{name}.{}", config.domain).into(), service.clone());
@@ -86,6 +94,7 @@ impl Services {
             let of_before = before.map(|inbound| &**inbound.service());
             let service = Arc::new(Service::new(
                 settings.service.clone(),
+                None,
                 None,
                 Fallbacks::default(),
                 metrics,
@@ -101,7 +110,8 @@ impl Services {
         let last_good = old.map(|old| old.last_good.clone());
         let last_good = last_good.unwrap_or_else(|| Arc::new(LastGood::counted(metrics.last_good_bytes())));
         last_good.limit(config.limits.last_good);
-        Ok(Self { by_host, list, inbound, clients, shared, domain, traffic, last_good })
+        let vips = config.vip.clone();
+        Ok(Self { by_host, by_vip, vips, list, inbound, clients, shared, domain, traffic, last_good })
     }
 
     /// The receiving side.
@@ -137,6 +147,16 @@ impl Services {
         self.by_host.get(std::str::from_utf8(folded).ok()?)
     }
 
+    /// The service that has this VIP.
+    pub fn at_vip(&self, vip: Ipv4Addr) -> Option<&Arc<Service>> {
+        self.by_vip.get(&vip)
+    }
+
+    /// What holds for all VIPs, where there are some.
+    pub fn vips(&self) -> Option<&config::Vip> {
+        self.vips.as_ref()
+    }
+
     /// Every service, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.list.iter()
@@ -153,7 +173,7 @@ impl Services {
     }
 
     /// The suffix of VIP names.
-    pub(super) fn domain(&self) -> &str {
+    pub fn domain(&self) -> &str {
         &self.domain
     }
 }

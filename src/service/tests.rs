@@ -15,6 +15,7 @@ fn service(rest: &str, old: Option<&Service>) -> Service {
     Service::new(
         config.services.values().next().unwrap().clone(),
         None,
+        None,
         Fallbacks::default(),
         &Metrics::new(),
         1,
