@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! cli, app                        assemble, run, reload, stop
-//! proxy, admin, health            answer somebody, an app or an operator; ask endpoints how they are
+//! proxy, admin, health, vip       answer somebody, an app or an operator; ask endpoints how they are; hand out addresses
 //! service, discovery, upstream    own live state and outside effects
 //! config, telemetry, net          describe, observe, speak TCP and DNS
 //! policy                          pure decisions: state, now, event → verdict
@@ -47,3 +47,4 @@ pub mod proxy;
 pub mod service;
 pub mod telemetry;
 pub mod upstream;
+pub mod vip;

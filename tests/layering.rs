@@ -21,6 +21,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("proxy", &["service", "upstream", "config", "telemetry", "net", "policy", "model"]),
     ("health", &["service", "upstream", "config", "telemetry", "net", "policy", "model"]),
     ("admin", &["service", "config", "telemetry", "net", "policy", "model"]),
+    ("vip", &["service", "config", "telemetry", "net", "policy", "model"]),
     ("app", EVERYTHING),
     ("cli", EVERYTHING),
 ];
@@ -39,6 +40,7 @@ const EVERYTHING: &[&str] = &[
     "service",
     "telemetry",
     "upstream",
+    "vip",
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

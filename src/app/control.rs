@@ -29,6 +29,7 @@ use crate::{
     health,
     service::{Lifecycle, Table},
     telemetry::{AccessLog, Metrics},
+    vip,
 };
 
 /// How often to look whether certificates have changed on disk.
@@ -44,6 +45,7 @@ pub(super) struct Parts {
     pub(super) metrics: Metrics,
     pub(super) access_log: Option<AccessLog>,
     pub(super) table: Table,
+    pub(super) vips: Option<vip::Addresses>,
     pub(super) lifecycle: Lifecycle,
     pub(super) workers: Workers,
     pub(super) acceptor: Acceptor,
@@ -58,6 +60,7 @@ pub(super) struct Running {
     pub(super) metrics: Metrics,
     pub(super) access_log: Option<AccessLog>,
     pub(super) table: Table,
+    pub(super) vips: Option<vip::Addresses>,
     pub(super) workers: usize,
     pub(super) acceptor: Acceptor,
     pub(super) wiring: Wiring,
@@ -85,7 +88,9 @@ pub(super) fn start(parts: Parts) -> Result<JoinHandle<()>, Error> {
 }
 
 async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
-    let Parts { config, origin, listeners, observe, admin, metrics, access_log, table, lifecycle, workers, .. } = parts;
+    let Parts {
+        config, origin, listeners, observe, admin, metrics, access_log, table, lifecycle, workers, vips, ..
+    } = parts;
     let (acceptor, mut stopped) = (parts.acceptor, parts.stopped);
     let (reloads, mut asked) = mpsc::channel::<ReloadRequest>(8);
 
@@ -106,7 +111,7 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
     );
     let count = workers.count();
     let mut running =
-        Running { config, origin, listeners, metrics, access_log, table, workers: count, acceptor, wiring };
+        Running { config, origin, listeners, metrics, access_log, table, vips, workers: count, acceptor, wiring };
     let mut check = interval(file::EVERY);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut certificates = interval(CERTIFICATES);

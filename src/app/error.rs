@@ -2,7 +2,12 @@
 
 use std::{io, net::SocketAddr};
 
-use crate::{admin::socket::BindError, config::Problems, net::tls::FileError};
+use crate::{
+    admin::socket::BindError,
+    config::Problems,
+    net::tls::FileError,
+    vip::{allocate::Exhausted, memory::MemoryError},
+};
 
 /// Why a sidecar cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +35,20 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A VIP's port cannot be had.
+    #[error("cannot listen on {addr} (vip.ports): {source}{}", vip_remedy(source))]
+    BindVip {
+        /// The VIP and its port, or the port of all of them.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What is remembered of VIPs says nothing.
+    #[error("{0}")]
+    Memory(#[from] MemoryError),
+    /// There are more services than addresses.
+    #[error("{0}")]
+    Exhausted(#[from] Exhausted),
     /// The admin socket cannot be had.
     #[error("{0}")]
     Admin(BindError),
@@ -57,6 +76,25 @@ impl Error {
             Self::Internal(_) => 70,
             _ => 1,
         }
+    }
+}
+
+/// The same for VIPs, which a system must have and may give to somebody else.
+fn vip_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another process listens there, perhaps another outrigger or a web server: stop it, or choose other ports \
+             with `vip: { ports: [...] }`"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need CAP_NET_BIND_SERVICE here (or sysctl net.ipv4.ip_unprivileged_port_start=80): grant \
+             it, or choose other ports with `vip: { ports: [...] }`"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; this host has no such address: choose a `vip.range` in 127.0.0.0/8, or add the range to loopback with \
+             `ip route add local RANGE dev lo`"
+        }
+        _ => "",
     }
 }
 

@@ -9,20 +9,21 @@
 //! |---|---|---|
 //! | one a worker | `workers` | carries traffic |
 //! | acceptor | `acceptor` | hands each connection to a worker |
-//! | control | `control` | discovery, observe port, admin socket, `reload`, `shutdown` |
+//! | control | `control` | discovery, VIPs and `names`, observe port, admin socket, `reload`, `shutdown` |
 
 mod acceptor;
 mod control;
 mod error;
 mod file;
 mod listeners;
+mod names;
 mod reload;
 mod shutdown;
 mod wiring;
 mod workers;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
     path::Path,
@@ -41,6 +42,7 @@ use crate::{
     proxy::WorkerSettings,
     service::{Lifecycle, Services, Table, now},
     telemetry::{AccessLog, Metrics, log},
+    vip,
 };
 use file::ConfigFile;
 use listeners::Listeners;
@@ -99,7 +101,14 @@ impl Sidecar {
 
     fn launch(config: Config, origin: Option<Origin>) -> Result<Self, Error> {
         // What can fail comes first.
-        let listeners = Listeners::bind(&config)?;
+        let mut vips = config.vip.as_ref().map(vip::Addresses::open).transpose()?;
+        if let Some(vips) = &mut vips {
+            vips.assign(&config, [])?;
+            // Before anybody is told.
+            vips.remember();
+        }
+        let addresses_of = vips.as_ref().map(|vips| vips.current().clone()).unwrap_or_default();
+        let listeners = Listeners::bind(&config, &addresses_of)?;
         let observe = tcp::listen(config.listen.observe).map_err(|source| Error::Bind {
             what: "observe",
             addr: config.listen.observe,
@@ -119,10 +128,11 @@ impl Sidecar {
         };
 
         let workers = workers::count(&config);
-        let services = Services::new(&config, &metrics, access_log.clone(), workers, &HashMap::new(), None, now())
+        let services = Services::new(&config, &metrics, access_log.clone(), workers, &addresses_of, None, now())
             .map_err(Error::Tls)?;
         let table = Table::new(services);
         table.bound_to(addresses.http);
+        names::write_hosts(&config, &table);
         let lifecycle = Lifecycle::new(table.clone());
 
         let randomness = RandomState::new();
@@ -148,6 +158,7 @@ impl Sidecar {
             metrics,
             access_log,
             table,
+            vips,
             lifecycle,
             workers: crew,
             acceptor,

@@ -7,12 +7,13 @@
 
 use tokio::task::yield_now;
 
-use super::{control::Running, listeners::Changed};
+use super::{Error, control::Running, listeners::Changed, names};
 use crate::{
     config::{self, Changes, Config, Part},
     discovery::Discovery,
     service::{Services, now},
     telemetry::AccessLog,
+    vip,
 };
 
 /// Reads the file again and goes over to what it says. Answers with what has changed, or with what is wrong.
@@ -35,8 +36,10 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     let changes = config::diff(&running.config, &loaded.config);
     let mut config = loaded.config;
     keep_what_needs_a_restart(&mut config, &running.config);
+    let vips = vips(running, &config).map_err(|error| error.to_string())?;
+    let addresses = vips.as_ref().map(|vips| vips.current().clone()).unwrap_or_default();
     let Changed { listeners, added, removed } =
-        running.listeners.changed_to(&config).map_err(|error| error.to_string())?;
+        running.listeners.changed_to(&config, &addresses).map_err(|error| error.to_string())?;
     let added = listeners.handles(&added).map_err(|error| error.to_string())?;
     let removed = running.listeners.handles(&removed).map_err(|error| error.to_string())?;
     let discovery = match running.config.resolver == config.resolver {
@@ -45,23 +48,21 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     };
     let access_log = access_log(running, &config)?;
     let old = running.table.current().clone();
-    let services = Services::new(
-        &config,
-        &running.metrics,
-        access_log.clone(),
-        running.workers,
-        &std::collections::HashMap::new(),
-        Some(&old),
-        now(),
-    )
-    .map_err(|error| error.to_string())?;
+    let services =
+        Services::new(&config, &running.metrics, access_log.clone(), running.workers, &addresses, Some(&old), now())
+            .map_err(|error| error.to_string())?;
 
     // From here on nothing fails.
     if let Some(origin) = &running.origin {
         origin.level.set(config.log.level);
     }
     running.access_log = access_log;
+    running.vips = vips;
+    if let Some(vips) = &mut running.vips {
+        vips.remember();
+    }
     running.table.replace(services);
+    names::write_hosts(&config, &running.table);
     running.acceptor.change(removed, added, Some(config.limits.connections)).await;
     running.listeners = listeners;
 
@@ -86,11 +87,24 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     Ok(summary(&changes))
 }
 
+/// The addresses of the services as they will be.
+fn vips(running: &Running, config: &Config) -> Result<Option<vip::Addresses>, Error> {
+    let Some(settings) = &config.vip else { return Ok(None) };
+    let mut vips = match &running.vips {
+        Some(vips) => vips.clone(),
+        None => vip::Addresses::open(settings)?,
+    };
+    let made = if config.wildcard.is_some() { running.table.current().made_names() } else { Vec::new() };
+    vips.assign(config, made)?;
+    Ok(Some(vips))
+}
+
 /// What only a restart brings to life stays as it is until then.
 fn keep_what_needs_a_restart(config: &mut Config, running: &Config) {
     config.workers = running.workers;
     config.listen.observe = running.listen.observe;
     config.listen.admin.clone_from(&running.listen.admin);
+    config.listen.dns = running.listen.dns;
 }
 
 fn access_log(running: &Running, config: &Config) -> Result<Option<AccessLog>, String> {

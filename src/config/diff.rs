@@ -2,7 +2,11 @@
 //!
 //! Pure. The reload itself keeps every listener and the state of every service that is not named here.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::{SocketAddr, SocketAddrV4},
+    sync::Arc,
+};
 
 use super::{Config, Service};
 use crate::model::ServiceName;
@@ -79,8 +83,10 @@ pub enum Entry {
     Service(ServiceName),
     /// Our own app, by [`super::Inbound`].
     Inbound,
-    /// The service whose VIP the app connected to: every VIP that has this port.
+    /// The service whose VIP the app has connected to, at this port.
     Vips(u16),
+    /// The service that has this VIP.
+    Vip(SocketAddrV4),
     /// Whatever an app meant, whose connection was redirected to us.
     Intercepted,
 }

@@ -100,6 +100,11 @@ impl Wildcard {
     /// Where the name stands in the source.
     pub const PLACE: &'static str = "{name}";
 
+    /// The rules that hold for each of its services.
+    pub fn policy(&self) -> &super::Policy {
+        &self.template.policy
+    }
+
     /// The service that a name leads to; `None` where the source cannot be made of this name.
     pub fn service(&self, name: &crate::model::ServiceName) -> Option<Service> {
         let filled = |text: &str| text.replace(Self::PLACE, name.as_str());

@@ -22,11 +22,26 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 /// Whatever the kernel says: the address is in use, is not ours, or needs a right that we lack.
 pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    bound(addr, |_| Ok(()))
+}
+
+/// Binds a port of every IPv4 address that is reached by way of the loopback interface, and of no other: the kernel
+/// sees to it that nothing from outside comes in, whatever address it is for.
+///
+/// # Errors
+/// As [`listen`]; another socket has the port at any address at all; or the kernel is older than Linux 5.7 and the
+/// process has no `CAP_NET_RAW`.
+pub fn listen_on_loopback(port: u16) -> io::Result<TcpListener> {
+    bound((Ipv4Addr::UNSPECIFIED, port).into(), |socket| socket.bind_device(Some(b"lo")))
+}
+
+fn bound(addr: SocketAddr, prepare: impl Fn(&Socket) -> io::Result<()>) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    prepare(&socket)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;

@@ -3,7 +3,7 @@
 use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{EXPECT, VIA},
     request::Parts,
 };
@@ -17,6 +17,7 @@ use super::{
     asked::{Asked, Terms},
     attempt::{self, Attempted},
     coalesce::{self, Lead, Part},
+    connect,
     connection::Peer,
     deadlines::{ATTEMPT, Limit},
     entry::{self, Routed},
@@ -71,6 +72,10 @@ pub(super) struct Call {
 
 /// Serves one request, always with an answer.
 pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Incoming>) -> Response<Answer> {
+    if *request.method() == Method::CONNECT {
+        // Boxed, as it is rare and large.
+        return Box::pin(connect::serve(worker, peer, request)).await;
+    }
     let started = worker.now();
     let (mut head, body) = request.into_parts();
     let fault = peer.wire.as_ref().and_then(|wire| wire.call_begins(!body.is_end_stream()));
@@ -79,6 +84,10 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, request: Request<Inc
         let note = services.traffic().access_log.as_ref().map(|log| Box::new(Note::of(log, &head, peer)));
         let routed = admissible(worker, peer, &head, fault, services.traffic().limits.headers);
         (routed.and_then(|()| entry::route(peer, &mut head, &services)), note)
+    };
+    let routed = match routed {
+        Err(failure) if failure.wanted.is_some() => Box::pin(entry::route_made(worker, peer, &mut head, failure)).await,
+        routed => routed,
     };
     let Routed { service, host_names_service } = match routed {
         Ok(routed) => routed,
@@ -189,7 +198,7 @@ async fn saved(
 }
 
 /// What can be said against a request before it is known whom it is for.
-fn admissible(
+pub(super) fn admissible(
     worker: &Worker,
     peer: &Peer,
     head: &Parts,
@@ -219,7 +228,7 @@ fn admissible(
 
 /// Answers a call that belongs to no service. What is malformed also ends its connection: where the next
 /// request begins is anybody's guess.
-fn refuse_unattributed(
+pub(super) fn refuse_unattributed(
     worker: &Worker,
     peer: &Peer,
     head: &Parts,

@@ -12,14 +12,19 @@ use std::{
 use tokio::net::TcpStream;
 
 use super::{
+    call::Call,
     http1, http2, inbound,
     listener::OpenConnection,
-    sniff::{self, Spoken},
-    tcp,
+    sniff::{self, Rewound, Spoken},
+    tcp::{self, Link},
+    vip,
     wire::WireState,
     worker::Worker,
 };
-use crate::{config::Entry, net::tls::Identity};
+use crate::{
+    config::Entry,
+    net::{stream::Stream, tcp::reset_on_close, tls::Identity},
+};
 
 /// The app at the other end of a connection.
 #[derive(Debug)]
@@ -126,14 +131,21 @@ pub(super) async fn serve(
     entry: Entry,
     open: OpenConnection,
 ) {
+    let entry = match vip::entry(&worker, &stream, entry).await {
+        Some(entry) => entry,
+        // As where nobody listens.
+        None => return reset_on_close(&stream),
+    };
     if let Some(service) = tcp::service(&worker, &entry) {
         // Boxed, so that a connection that carries HTTP need not have room for it.
-        return Box::pin(tcp::serve(worker, control, stream, service, open)).await;
+        let note = tcp::note(&worker, &stream);
+        let call = Call::begin(&worker, service, worker.now(), note);
+        return Box::pin(tcp::serve(call, control, Stream::from(stream).into(), Link::OfService, open)).await;
     }
     let limits = worker.table.current().traffic().limits;
     let open = Rc::new(open);
     let mut peer = Peer { addr: stream.peer_addr().ok(), entry, wire: None, identity: Identity::default(), open };
-    let stream = if peer.entry == Entry::Inbound {
+    let stream: Stream = if peer.entry == Entry::Inbound {
         match Box::pin(inbound::receive(&worker, &control, stream, limits.header_timeout)).await {
             Some(received) => {
                 peer.identity = received.identity;
@@ -144,6 +156,12 @@ pub(super) async fn serve(
     } else {
         stream.into()
     };
+    speak(worker, control, stream.into(), peer).await;
+}
+
+/// Serves HTTP on a connection whose entry is known, whichever it is.
+pub(super) async fn speak(worker: Rc<Worker>, control: Rc<Control>, stream: Rewound, peer: Peer) {
+    let limits = worker.table.current().traffic().limits;
     match sniff::listen(&worker, &control, stream, limits.header_timeout).await {
         Spoken::Http1(stream) => http1::serve(worker, control, stream, peer, limits).await,
         // Boxed, as every connection would otherwise be as large as the larger of the two.

@@ -8,17 +8,17 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderMap, HeaderValue, Method, Version,
-    header::HOST,
+    HeaderMap, HeaderValue, Version,
+    header::{HOST, HeaderName},
     request::Parts,
     uri::{Authority, Uri},
 };
 
-use super::{Failure, connection::Peer, headers, inbound, tcp};
+use super::{Failure, connection::Peer, headers, inbound, tcp, worker::Worker};
 use crate::{
     config::Entry,
     model::Reason,
-    service::{Service, Services},
+    service::{Service, Services, Wanted},
 };
 
 /// A call that knows its service.
@@ -30,19 +30,28 @@ pub(super) struct Routed {
 
 /// Finds the service of a request, and leaves its URI and Host as the next hop wants them.
 pub(super) fn route(peer: &Peer, parts: &mut Parts, services: &Services) -> Result<Routed, Failure> {
-    if parts.method == Method::CONNECT {
-        return Err(Failure::new(Reason::BadRequest, "CONNECT is not supported: call services by plain HTTP"));
-    }
     if parts.uri.authority().is_some() {
         take_authority(parts)?;
+    }
+    if peer.entry != Entry::Inbound
+        && services.takes_override()
+        && let Some(name) = take_override(&mut parts.headers)?
+    {
+        let service = services.find(&name).ok_or_else(|| unknown(&name, services))?;
+        speaks_http(service)?;
+        service.ask_for();
+        let host = host(&parts.headers, parts.version)?;
+        let host_names_service = host.and_then(|host| services.find(host)).is_some_and(|s| Arc::ptr_eq(s, service));
+        return Ok(Routed { service: service.clone(), host_names_service });
     }
     let host = host(&parts.headers, parts.version)?;
     match &peer.entry {
         Entry::Service(name) => {
             let Some(service) = services.find(name.as_str()) else {
-                return Err(unknown(name.as_str()));
+                return Err(unknown(name.as_str(), services));
             };
             speaks_http(service)?;
+            service.ask_for();
             let host_names_service =
                 host.and_then(|host| services.find(host)).is_some_and(|named| Arc::ptr_eq(named, service));
             Ok(Routed { service: service.clone(), host_names_service })
@@ -52,6 +61,9 @@ pub(super) fn route(peer: &Peer, parts: &mut Parts, services: &Services) -> Resu
             // What the caller asked for is for the app to see.
             Ok(Routed { service, host_names_service: true })
         }
+        Entry::Vip(addr) => {
+            Err(Failure::new(Reason::UnknownService, format!("no service has the address {} any more", addr.ip())))
+        }
         Entry::Shared | Entry::Vips(_) | Entry::Intercepted => {
             let host = host.ok_or_else(|| {
                 Failure::new(Reason::BadRequest, "the request names no service: it has no Host header")
@@ -59,13 +71,47 @@ pub(super) fn route(peer: &Peer, parts: &mut Parts, services: &Services) -> Resu
             match services.find(host) {
                 Some(service) => {
                     speaks_http(service)?;
+                    service.ask_for();
                     Ok(Routed { service: service.clone(), host_names_service: true })
                 }
-                None => Err(unknown(host)),
+                None => Err(unknown(host, services)),
             }
         }
     }
 }
+
+/// Has the service made that a request asks for, where the configuration makes services of names, and routes the
+/// request again; what was said of it stays where there is no such service.
+pub(super) async fn route_made(
+    worker: &Worker,
+    peer: &Peer,
+    parts: &mut Parts,
+    failure: Failure,
+) -> Result<Routed, Failure> {
+    let Some(name) = failure.wanted.clone() else { return Err(failure) };
+    match worker.table.summon(Wanted::Named(name)).await {
+        Some(_) => route(peer, parts, &worker.table.current()),
+        None => Err(failure),
+    }
+}
+
+/// The service that a request names by a header, which is for us alone.
+fn take_override(headers: &mut HeaderMap) -> Result<Option<String>, Failure> {
+    let refused = || Failure::new(Reason::BadRequest, "x-outrigger-service is not the name of one service");
+    match headers.entry(OVERRIDE) {
+        http::header::Entry::Vacant(_) => Ok(None),
+        http::header::Entry::Occupied(entry) => {
+            let mut values = entry.remove_entry_mult().1;
+            match (values.next(), values.next()) {
+                (Some(value), None) => value.to_str().map(|name| Some(name.to_owned())).map_err(|_| refused()),
+                _ => Err(refused()),
+            }
+        }
+    }
+}
+
+/// The header by which a request may name its service, for tests.
+const OVERRIDE: HeaderName = HeaderName::from_static("x-outrigger-service");
 
 /// A service whose bytes are carried as they are has no requests, and so no place on a port that has to read them.
 fn speaks_http(service: &Service) -> Result<(), Failure> {
@@ -73,15 +119,18 @@ fn speaks_http(service: &Service) -> Result<(), Failure> {
         return Ok(());
     }
     let (name, detail) = (service.name(), "speaks no HTTP (protocol: tcp)");
-    let detail = match service.config().listen {
-        Some(port) => format!("{name:?} {detail}: connect to its own port, {port}"),
-        None => format!("{name:?} {detail}: give it a port of its own (listen), and connect to that"),
+    let detail = match (service.config().listen, service.vip()) {
+        (Some(port), _) => format!("{name:?} {detail}: connect to its own port, {port}"),
+        (None, Some(vip)) => format!("{name:?} {detail}: connect to its VIP, {vip}"),
+        (None, None) => format!("{name:?} {detail}: give it a port of its own (listen), and connect to that"),
     };
     Err(Failure::new(Reason::BadRequest, detail))
 }
 
-fn unknown(host: &str) -> Failure {
-    Failure::new(Reason::UnknownService, format!("no service is named {host:?}"))
+/// There is no such service; perhaps one that can be made.
+pub(super) fn unknown(host: &str, services: &Services) -> Failure {
+    let wanted = services.summonable(host);
+    Failure { wanted, ..Failure::new(Reason::UnknownService, format!("no service is named {host:?}")) }
 }
 
 fn more_than_one_host() -> Failure {

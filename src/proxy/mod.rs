@@ -12,7 +12,7 @@
 //! |---|---|
 //! | accept connections and hand each to a worker | `listener` |
 //! | serve one connection of an app | `connection`, watching the bytes in `wire` and `head_scan` |
-//! | find the service | `entry` |
+//! | find the service | `entry`, by the address that the app has connected to in `vip` |
 //! | carry one call from its head to its outcome | `call`: the order of the policies stands there |
 //! | keep what was asked, for each attempt to send | `asked` |
 //! | tell calls apart by how much they matter | `priority` |
@@ -29,6 +29,7 @@
 //! | what a GraphQL request asks for | `graphql` |
 //! | pages of other origins | `cors` |
 //! | how an app is to be answered | `manner`, `tongue` |
+//! | CONNECT of a forward proxy's client | `connect` |
 //! | WebSocket and the like | `upgrade`, in a `tunnel` |
 //! | services that speak no HTTP | `tcp`, in a `tunnel` |
 //! | end streams that nobody reads | `unread` |
@@ -46,6 +47,7 @@ mod asked;
 mod attempt;
 mod call;
 mod coalesce;
+mod connect;
 mod connection;
 mod cors;
 mod deadlines;
@@ -80,6 +82,7 @@ mod tunnel;
 mod unread;
 mod upgrade;
 mod upload;
+mod vip;
 mod wire;
 mod worker;
 
@@ -88,7 +91,7 @@ pub use worker::{Worker, WorkerSettings};
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use crate::{
-    model::{Outcome, Reason},
+    model::{Outcome, Reason, ServiceName},
     service::Service,
 };
 
@@ -104,6 +107,8 @@ struct Failure {
     service: Option<Arc<Service>>,
     /// What a gRPC app is told, where it is not what the reason says.
     grpc_status: Option<u16>,
+    /// The service that is not there and could be made.
+    wanted: Option<ServiceName>,
 }
 
 impl Failure {
@@ -115,6 +120,7 @@ impl Failure {
             outcome: Outcome::Failed(reason),
             service: None,
             grpc_status: None,
+            wanted: None,
         }
     }
 

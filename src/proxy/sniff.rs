@@ -15,6 +15,7 @@ use std::{
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    net::TcpStream,
     time::{Instant, timeout_at},
 };
 
@@ -46,11 +47,18 @@ pub(super) struct Rewound {
 }
 
 /// Waits for the first bytes, for as long as it takes; for the rest of a preface that has begun, until `limit` has
-/// passed.
-pub(super) async fn listen(worker: &Worker, control: &Rc<Control>, mut stream: Stream, limit: Duration) -> Spoken {
-    let mut first = BytesMut::with_capacity(FIRST);
+/// passed. Some may have been read before.
+pub(super) async fn listen(worker: &Worker, control: &Rc<Control>, stream: Rewound, limit: Duration) -> Spoken {
+    let Rewound { first, mut stream } = stream;
+    let mut first = first.try_into_mut().unwrap_or_else(|first| BytesMut::from(&first[..]));
+    first.reserve(FIRST);
     let mut deadline = None;
     loop {
+        match spoken(&first) {
+            Some(true) => return Spoken::Http2(Rewound { first: first.freeze(), stream }),
+            Some(false) => return Spoken::Http1(Rewound { first: first.freeze(), stream }),
+            None => {}
+        }
         let read = read(worker, control, &mut stream, &mut first);
         let read = match deadline {
             None => read.await,
@@ -62,14 +70,29 @@ pub(super) async fn listen(worker: &Worker, control: &Rc<Control>, mut stream: S
             Some(0) if first.is_empty() => return Spoken::Nothing,
             Some(read) => read == 0,
         };
-        if first.starts_with(PREFACE) {
-            return Spoken::Http2(Rewound { first: first.freeze(), stream });
-        }
-        if is_over || !PREFACE.starts_with(&first) {
+        if is_over {
             return Spoken::Http1(Rewound { first: first.freeze(), stream });
         }
         deadline.get_or_insert_with(|| Instant::now() + limit);
     }
+}
+
+/// Whether these first bytes are HTTP/2's; `None` while that is open.
+fn spoken(first: &[u8]) -> Option<bool> {
+    if first.starts_with(PREFACE) {
+        return Some(true);
+    }
+    (!PREFACE.starts_with(first)).then_some(false)
+}
+
+/// Waits for the first byte; `None` when none comes any more.
+pub(super) async fn first_byte(worker: &Worker, control: &Control, stream: &mut Rewound) -> Option<u8> {
+    if stream.first.is_empty() {
+        let mut first = BytesMut::with_capacity(FIRST);
+        read(worker, control, &mut stream.stream, &mut first).await?;
+        stream.first = first.freeze();
+    }
+    stream.first.first().copied()
 }
 
 /// Reads on; `None` when the connection has failed, or is to be closed.
@@ -85,7 +108,23 @@ async fn read(worker: &Worker, control: &Control, stream: &mut Stream, first: &m
     .await
 }
 
+impl From<Stream> for Rewound {
+    fn from(stream: Stream) -> Self {
+        Self { first: Bytes::new(), stream }
+    }
+}
+
 impl Rewound {
+    /// A stream of which these bytes have been read, and shall be read again.
+    pub(super) fn new(first: Bytes, stream: Stream) -> Self {
+        Self { first, stream }
+    }
+
+    /// The socket below.
+    pub(super) fn tcp(&self) -> &TcpStream {
+        self.stream.tcp()
+    }
+
     /// The stream, when nothing has been put back or all of it has been read again.
     pub(super) fn into_stream(self) -> Stream {
         self.stream

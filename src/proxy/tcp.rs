@@ -25,8 +25,8 @@ use super::{
     call::{Call, admit},
     connection::Control,
     exchange::unconnected,
-    listener::OpenConnection,
     note::Note,
+    sniff::Rewound,
     tunnel::{self, End, Limits},
     worker::Worker,
 };
@@ -52,35 +52,39 @@ pub(super) fn is_tcp(service: &Service) -> bool {
 }
 
 /// A connection to an endpoint.
-struct Connected {
+pub(super) struct Connected {
     attempt: Attempt,
     stream: Stream,
     /// Counts it as open.
     counted: Open,
 }
 
-/// Serves one connection of an app, from its first moment to its last.
-pub(super) async fn serve(
-    worker: Rc<Worker>,
-    control: Rc<Control>,
-    stream: TcpStream,
-    service: Arc<Service>,
-    open: OpenConnection,
-) {
-    let app = Stream::from(stream);
-    let note = {
-        let services = worker.table.current();
-        let log = services.traffic().access_log.as_ref();
-        log.map(|log| Box::new(Note::of_connection(log, app.tcp().peer_addr().ok())))
-    };
-    let mut call = Call::begin(&worker, service, worker.now(), note);
+/// What an app's bytes are carried over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Link {
+    /// What the service says: under TLS, if it has TLS to its endpoints.
+    OfService,
+    /// Plain TCP, as the app itself speaks TLS with the endpoint.
+    Raw,
+}
+
+/// What the access log wants to know of a connection, when there is one.
+pub(super) fn note(worker: &Worker, stream: &TcpStream) -> Option<Box<Note>> {
+    let services = worker.table.current();
+    let log = services.traffic().access_log.as_ref();
+    log.map(|log| Box::new(Note::of_connection(log, stream.peer_addr().ok())))
+}
+
+/// Serves one connection of an app, from its first moment to its last. `open` counts it as open.
+pub(super) async fn serve<Open>(mut call: Call, control: Rc<Control>, app: Rewound, link: Link, open: Open) {
+    let worker = call.worker.clone();
     let connected = {
         let mut connecting = pin!(async {
             tokio::select! {
                 biased;
                 // The only thing that can be told of an app without reading what it says.
                 _ = app.tcp().ready(Interest::ERROR) => Err(Failure::gone("the app went away before it was connected")),
-                connected = connect(&mut call) => connected,
+                connected = connect(&mut call, link) => connected,
             }
         });
         poll_fn(|cx| {
@@ -103,7 +107,7 @@ pub(super) async fn serve(
 }
 
 /// Connects to an endpoint, whatever that takes, within the call's limits.
-async fn connect(call: &mut Call) -> Result<Connected, Failure> {
+pub(super) async fn connect(call: &mut Call, link: Link) -> Result<Connected, Failure> {
     let mut now = admit(call).await?;
     let settings = call.service.config().policy.retry.clone();
     let mut tried = Vec::new();
@@ -125,7 +129,7 @@ async fn connect(call: &mut Call) -> Result<Connected, Failure> {
             call.service.metrics().retries_connect.inc();
         }
         tried.push(attempt.endpoint());
-        let failure = match attempt_to_connect(call, attempt, now).await {
+        let failure = match attempt_to_connect(call, attempt, link, now).await {
             Ok(connected) => return Ok(connected),
             Err(failure) => failure,
         };
@@ -154,12 +158,23 @@ async fn connect(call: &mut Call) -> Result<Connected, Failure> {
 }
 
 /// Makes one attempt. The breaker knows its outcome when this returns.
-async fn attempt_to_connect(call: &Call, mut attempt: Attempt, started: Instant) -> Result<Connected, Failure> {
+async fn attempt_to_connect(
+    call: &Call,
+    mut attempt: Attempt,
+    link: Link,
+    started: Instant,
+) -> Result<Connected, Failure> {
     let worker = &call.worker;
     let timeouts = &call.service.config().policy.timeout;
     let by = Deadline::of_connect(call.deadline.of_attempt(started, timeouts), started, timeouts);
     let target = attempt.target();
-    let failed = match within(worker, &call.alarm, Some(target), None, upstream::dial(target, by)).await {
+    let dialling = async {
+        match link {
+            Link::OfService => upstream::dial(target, by).await,
+            Link::Raw => tcp::dial(target.addr(), by).await.map(Stream::from),
+        }
+    };
+    let failed = match within(worker, &call.alarm, Some(target), None, dialling).await {
         Ok(Ok(stream)) => {
             attempt.settle(worker.now(), Outcome::Ok);
             let counted = attempt.keep_counted(worker);
@@ -178,13 +193,13 @@ fn stopped() -> Failure {
 }
 
 /// Carries bytes until the connection is over, and lets both sides know how it ended.
-async fn carry(mut call: Call, control: &Control, mut app: Stream, connected: Connected) {
+pub(super) async fn carry(mut call: Call, control: &Control, mut app: Rewound, connected: Connected) {
     let Connected { attempt, stream: mut endpoint, counted } = connected;
     let worker = call.worker.clone();
     let limits = Limits { silence: call.service.config().policy.timeout.idle, end: call.deadline.end() };
     let (end, carried) = tunnel::carry(&worker, control, &attempt, &mut app, &mut endpoint, limits).await;
     if end != End::Clean {
-        [&app, &endpoint].iter().for_each(|stream| tcp::reset_on_close(stream.tcp()));
+        [app.tcp(), endpoint.tcp()].into_iter().for_each(tcp::reset_on_close);
     }
     // In this order: whoever gets the place finds the endpoint without the connection, and who sees the end of its
     // connection finds the call counted.

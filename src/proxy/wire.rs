@@ -165,6 +165,11 @@ impl Wire {
         }
     }
 
+    /// The stream, for whoever goes on with it; hyper has read some of it perhaps.
+    pub(super) fn into_stream(mut self) -> Option<Stream> {
+        self.stream.take().map(Rewound::into_stream)
+    }
+
     fn stream(&mut self) -> io::Result<Pin<&mut Rewound>> {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }

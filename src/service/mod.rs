@@ -20,6 +20,7 @@ mod fallback;
 mod inbound;
 mod last_good;
 mod lifecycle;
+mod made;
 mod picture;
 mod retry;
 mod sample;
@@ -29,7 +30,10 @@ pub mod view;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -44,6 +48,7 @@ pub use fallback::{Fallbacks, Place, Ready};
 pub use inbound::Inbound;
 pub use last_good::{Kept, Key, KeyBuilder, LastGood};
 pub use lifecycle::{Lifecycle, Readiness};
+pub use made::{Summons, Wanted};
 pub use retry::Retries;
 pub use sample::Sample;
 pub use table::{ForceError, Services, Table, Traffic};
@@ -86,8 +91,23 @@ pub struct Service {
     endpoints: Arc<Endpoints>,
     tls: Option<Arc<Client>>,
     vip: Option<Ipv4Addr>,
+    /// Whether it has been asked for since somebody last looked; of services that are made alone.
+    asked_for: AtomicBool,
     /// One a worker, each locked by its own worker alone.
     balancers: Box<[Mutex<Balancer>]>,
+}
+
+/// What a service is made of, beside its configuration.
+#[derive(Debug)]
+pub struct Making<'a> {
+    /// What its metrics call it: its name, unless it shares them.
+    pub label: &'a str,
+    /// TLS to its endpoints.
+    pub tls: Option<Arc<Client>>,
+    /// Its VIP.
+    pub vip: Option<Ipv4Addr>,
+    /// What is answered instead of its failures.
+    pub fallbacks: Fallbacks,
 }
 
 /// Why no endpoint can be picked.
@@ -127,15 +147,14 @@ impl Service {
     /// new settings. `workers` is how many threads will pick endpoints.
     pub fn new(
         config: Arc<config::Service>,
-        tls: Option<Arc<Client>>,
-        vip: Option<Ipv4Addr>,
-        fallbacks: Fallbacks,
+        making: Making<'_>,
         metrics: &Metrics,
         workers: usize,
         old: Option<&Self>,
         now: Instant,
     ) -> Self {
-        let metrics = metrics.service(config.name.as_str());
+        let Making { label, tls, vip, fallbacks } = making;
+        let metrics = metrics.service(label);
         let policy = &config.policy;
         let bulkhead = policy.bulkhead.as_ref().map(|settings| {
             match old.and_then(|old| old.bulkhead.clone().zip(old.config.policy.bulkhead.as_ref())) {
@@ -202,6 +221,7 @@ impl Service {
             endpoints,
             tls,
             vip,
+            asked_for: AtomicBool::new(true),
             balancers,
         }
     }
@@ -287,6 +307,28 @@ impl Service {
     /// Its VIP, if it has one.
     pub fn vip(&self) -> Option<Ipv4Addr> {
         self.vip
+    }
+
+    /// The names that lead to its VIP: with the domain, and without.
+    pub fn names(&self, domain: &str) -> Vec<String> {
+        let names = std::iter::once(&self.config.name).chain(&self.config.aliases);
+        names.flat_map(|name| [format!("{name}.{domain}"), name.to_string()]).collect()
+    }
+
+    /// Whether its VIP listens on a port.
+    pub fn listens_on(&self, vips: &config::Vip, port: u16) -> bool {
+        vips.ports.contains(&port) || self.config.vip.ports.contains(&port)
+    }
+
+    /// Somebody has asked for it.
+    pub fn ask_for(&self) {
+        self.asked_for.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nobody has asked for it since this was last called, and nothing of it is in flight.
+    pub fn is_idle(&self) -> bool {
+        let asked_for = self.asked_for.swap(false, Ordering::Relaxed);
+        !asked_for && self.endpoints().live().iter().all(|live| live.outstanding() == 0)
     }
 
     /// Its metric handles.

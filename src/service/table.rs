@@ -8,9 +8,12 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
+use tokio::sync::mpsc;
 
 use super::{
-    Fallbacks, Inbound, LastGood, Service, now,
+    Fallbacks, Inbound, LastGood, Making, Service, Summons,
+    made::{Made, Mould},
+    now,
     tls::{self, Clients},
     view::ServiceView,
 };
@@ -22,17 +25,21 @@ use crate::{
     telemetry::{AccessLog, Metrics},
 };
 
-/// The services of one configuration, by every name that they answer to.
-#[derive(Debug)]
+/// The services of one configuration, by every name that they answer to, and those that were made since. Cheap to
+/// clone.
+#[derive(Debug, Clone)]
 pub struct Services {
-    by_host: HashMap<Box<str>, Arc<Service>, foldhash::fast::RandomState>,
-    by_vip: HashMap<Ipv4Addr, Arc<Service>, foldhash::fast::RandomState>,
-    vips: Option<config::Vip>,
-    pub(super) list: Vec<Arc<Service>>,
-    pub(super) inbound: Option<Inbound>,
-    pub(super) clients: Clients,
+    pub(super) by_host: Arc<HashMap<Box<str>, Arc<Service>, foldhash::fast::RandomState>>,
+    by_vip: Arc<HashMap<Ipv4Addr, Arc<Service>, foldhash::fast::RandomState>>,
+    vips: Option<Arc<config::Vip>>,
+    pub(super) list: Arc<[Arc<Service>]>,
+    pub(super) made: Arc<Made>,
+    pub(super) mould: Option<Mould>,
+    pub(super) inbound: Option<Arc<Inbound>>,
+    pub(super) clients: Arc<Clients>,
+    override_header: bool,
     shared: SocketAddr,
-    domain: Arc<str>,
+    pub(super) domain: Arc<str>,
     traffic: Traffic,
     last_good: Arc<LastGood>,
 }
@@ -72,14 +79,15 @@ impl Services {
         let mut list = Vec::with_capacity(config.services.len());
         for settings in config.services.values() {
             let before = old.and_then(|old| old.find(settings.name.as_str())).filter(|s| *s.name() == settings.name);
-            let client = settings.policy.tls.as_ref().map(|tls| clients.get(tls, old.map(|old| &old.clients)));
+            let client = settings.policy.tls.as_ref().map(|tls| clients.get(tls, old.map(|old| &*old.clients)));
             let client =
                 client.transpose().map_err(|error| tls::at(&format!("services.{}.tls", settings.name), &error))?;
             let before = before.map(|service| &**service);
             let fallbacks = Fallbacks::new(&settings.policy.fallback)
                 .map_err(|error| tls::at(&format!("services.{}", settings.name), &error))?;
             let vip = vips.get(&settings.name).copied();
-            let service = Service::new(settings.clone(), client, vip, fallbacks, metrics, workers, before, now);
+            let making = Making { label: settings.name.as_str(), tls: client, vip, fallbacks };
+            let service = Service::new(settings.clone(), making, metrics, workers, before, now);
             let service = Arc::new(service);
             by_vip.extend(vip.map(|vip| (vip, service.clone())));
             for name in std::iter::once(&settings.name).chain(&settings.aliases) {
@@ -90,33 +98,55 @@ impl Services {
         }
         let mut inbound = None;
         if let Some(settings) = &config.inbound {
-            let before = old.and_then(|old| old.inbound.as_ref());
+            let before = old.and_then(|old| old.inbound.as_deref());
             let of_before = before.map(|inbound| &**inbound.service());
-            let service = Arc::new(Service::new(
-                settings.service.clone(),
-                None,
-                None,
-                Fallbacks::default(),
-                metrics,
-                workers,
-                of_before,
-                now,
-            ));
+            let fallbacks = Fallbacks::default();
+            let making = Making { label: config::Inbound::NAME, tls: None, vip: None, fallbacks };
+            let service = Arc::new(Service::new(settings.service.clone(), making, metrics, workers, of_before, now));
             list.push(service.clone());
-            inbound = Some(Inbound::new(settings, service, before)?);
+            inbound = Some(Arc::new(Inbound::new(settings, service, before)?));
+        }
+        let mut mould = None;
+        if let Some(wildcard) = &config.wildcard {
+            let tls = wildcard.policy().tls.as_ref().map(|tls| clients.get(tls, old.map(|old| &*old.clients)));
+            let tls = tls.transpose().map_err(|error| tls::at("services.*.tls", &error))?;
+            Fallbacks::new(&wildcard.policy().fallback).map_err(|error| tls::at("services.*", &error))?;
+            mould = Some(Mould { wildcard: wildcard.clone(), tls, workers });
         }
         let traffic = Traffic { limits: config.limits, drain: config.drain.limit, access_log };
         let (shared, domain) = (config.listen.http, config.domain.clone());
         let last_good = old.map(|old| old.last_good.clone());
         let last_good = last_good.unwrap_or_else(|| Arc::new(LastGood::counted(metrics.last_good_bytes())));
         last_good.limit(config.limits.last_good);
-        let vips = config.vip.clone();
-        Ok(Self { by_host, by_vip, vips, list, inbound, clients, shared, domain, traffic, last_good })
+        let mut services = Self {
+            by_host: Arc::new(by_host),
+            by_vip: Arc::new(by_vip),
+            vips: config.vip.clone().map(Arc::new),
+            list: list.into(),
+            made: Arc::default(),
+            mould,
+            inbound,
+            clients: Arc::new(clients),
+            override_header: config.listen.override_header,
+            shared,
+            domain,
+            traffic,
+            last_good,
+        };
+        if let Some(old) = old {
+            services.inherit_made(old, vips, metrics);
+        }
+        Ok(services)
+    }
+
+    /// These services, with other ones made.
+    pub(super) fn with(&self, made: Made) -> Self {
+        Self { made: Arc::new(made), ..self.clone() }
     }
 
     /// The receiving side.
     pub fn inbound(&self) -> Option<&Inbound> {
-        self.inbound.as_ref()
+        self.inbound.as_deref()
     }
 
     /// Whether this is our own app, and not a service that merely bears the same name.
@@ -126,7 +156,8 @@ impl Services {
 
     /// The service of this name, our own app's included, which no host leads to.
     pub fn named(&self, name: &str) -> Option<&Arc<Service>> {
-        let inbound = || self.inbound.as_ref().map(Inbound::service).filter(|service| service.name().as_str() == name);
+        let inbound =
+            || self.inbound.as_deref().map(Inbound::service).filter(|service| service.name().as_str() == name);
         self.find(name).or_else(inbound)
     }
 
@@ -138,27 +169,38 @@ impl Services {
             return None;
         }
         if !host.bytes().any(|b| b.is_ascii_uppercase()) {
-            return self.by_host.get(host);
+            return self.by_host.get(host).or_else(|| self.made.find(host));
         }
         let mut folded = [0; LONGEST_HOST];
         let folded = &mut folded[..host.len()];
         folded.copy_from_slice(host.as_bytes());
         folded.make_ascii_lowercase();
-        self.by_host.get(std::str::from_utf8(folded).ok()?)
+        let folded = std::str::from_utf8(folded).ok()?;
+        self.by_host.get(folded).or_else(|| self.made.find(folded))
     }
 
     /// The service that has this VIP.
     pub fn at_vip(&self, vip: Ipv4Addr) -> Option<&Arc<Service>> {
-        self.by_vip.get(&vip)
+        self.by_vip.get(&vip).or_else(|| self.made.at_vip(vip))
     }
 
     /// What holds for all VIPs, where there are some.
     pub fn vips(&self) -> Option<&config::Vip> {
-        self.vips.as_ref()
+        self.vips.as_deref()
     }
 
-    /// Every service, by name.
+    /// Whether a request may name its service by a header.
+    pub fn takes_override(&self) -> bool {
+        self.override_header
+    }
+
+    /// Every service, by name; then those that were made.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.list.iter().chain(&self.made.list)
+    }
+
+    /// The services of the configuration, by name.
+    pub fn declared(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.list.iter()
     }
 
@@ -187,6 +229,8 @@ struct Shared {
     current: ArcSwap<Services>,
     /// The shared port as bound: the config may have said port 0.
     bound: OnceLock<SocketAddr>,
+    /// Where services are asked for that are not there.
+    summoner: OnceLock<mpsc::Sender<Summons>>,
 }
 
 /// Why a breaker could not be forced.
@@ -203,7 +247,11 @@ pub enum ForceError {
 impl Table {
     /// A table that starts with these services.
     pub fn new(services: Services) -> Self {
-        Self(Arc::new(Shared { current: ArcSwap::from_pointee(services), bound: OnceLock::new() }))
+        Self(Arc::new(Shared {
+            current: ArcSwap::from_pointee(services),
+            bound: OnceLock::new(),
+            summoner: OnceLock::new(),
+        }))
     }
 
     /// The services of the current configuration.
@@ -214,6 +262,15 @@ impl Table {
     /// Puts another configuration's services in place, whole. Calls in flight keep the ones they started with.
     pub fn replace(&self, services: Services) {
         self.0.current.store(Arc::new(services));
+    }
+
+    /// Says who makes services.
+    pub fn summons_go_to(&self, summoner: mpsc::Sender<Summons>) {
+        let _ = self.0.summoner.set(summoner);
+    }
+
+    pub(super) fn summoner(&self) -> Option<&mpsc::Sender<Summons>> {
+        self.0.summoner.get()
     }
 
     /// Says where the shared port really is.

@@ -14,9 +14,7 @@ fn service(rest: &str, old: Option<&Service>) -> Service {
     let config = Config::parse("t.yaml", &text, &|_| None).unwrap().config;
     Service::new(
         config.services.values().next().unwrap().clone(),
-        None,
-        None,
-        Fallbacks::default(),
+        Making { label: "a", tls: None, vip: None, fallbacks: Fallbacks::default() },
         &Metrics::new(),
         1,
         old,

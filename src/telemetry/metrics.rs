@@ -513,6 +513,11 @@ pub struct ServiceMetrics {
 }
 
 impl ServiceMetrics {
+    /// The `service` label that they count under.
+    pub fn label(&self) -> &str {
+        &self.name
+    }
+
     /// Counts a call that ended.
     pub fn call_ended(&self, outcome: Outcome, took: Duration) {
         self.calls[outcome.index()].inc();
