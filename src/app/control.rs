@@ -19,6 +19,7 @@ use super::{
     file::{self, Look},
     listeners::Listeners,
     reload, shutdown,
+    wildcard::Maker,
     wiring::Wiring,
     workers::Workers,
 };
@@ -32,7 +33,7 @@ use crate::{
     vip,
 };
 
-/// How often to look whether certificates have changed on disk.
+/// How often to look whether certificates have changed on disk, and whether VIPs are to be remembered.
 const CERTIFICATES: Duration = Duration::from_secs(1);
 
 /// What the control thread takes over.
@@ -104,6 +105,8 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
     let checks = tokio::spawn(health::watch(table.clone(), metrics.clone(), seed));
     let socket = tokio::spawn(admin::socket::serve(admin, table.clone(), lifecycle.clone(), reloads));
 
+    let (mut maker, summoner) = Maker::new();
+    table.summons_go_to(summoner);
     let mut wiring = Wiring::new(discovery, table.clone());
     wiring.watch(&config);
     tracing::info!(
@@ -132,7 +135,13 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
             Some(request) = asked.recv() => {
                 let _ = request.reply.send(reload::reload(&mut running).await);
             }
-            _ = certificates.tick() => running.table.current().refresh_certificates(&running.metrics),
+            event = maker.next() => maker.handle(event, &mut running).await,
+            _ = certificates.tick() => {
+                running.table.current().refresh_certificates(&running.metrics);
+                if let Some(vips) = &mut running.vips {
+                    vips.remember();
+                }
+            }
             _ = check.tick() => match running.origin.as_mut().map(|origin| origin.file.look()) {
                 None | Some(Look::Same) => {}
                 Some(Look::Changing) => check.reset_after(file::AT_REST),

@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | one a worker | `workers` | carries traffic |
 //! | acceptor | `acceptor` | hands each connection to a worker |
-//! | control | `control` | discovery, VIPs and `names`, observe port, admin socket, `reload`, `shutdown` |
+//! | control | `control` | discovery, VIPs and `names`, services of `*` (`wildcard`), observe port, admin socket, `reload`, `shutdown` |
 
 mod acceptor;
 mod control;
@@ -19,6 +19,7 @@ mod listeners;
 mod names;
 mod reload;
 mod shutdown;
+mod wildcard;
 mod wiring;
 mod workers;
 

@@ -74,6 +74,17 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     for name in changes.removed.iter().chain(elsewhere) {
         running.wiring.forget(name).await;
     }
+    // Of services that were made, those that nobody can ask for any more go, and with another source all look anew.
+    let template = running.config.wildcard != config.wildcard;
+    for service in old.made() {
+        let name = service.name();
+        let is_made = running.table.current().made().iter().any(|service| service.name() == name);
+        if !is_made && !config.services.contains_key(name) {
+            running.forget_made(&old, name).await;
+        } else if template || !is_made {
+            running.wiring.forget(name).await;
+        }
+    }
     running.wiring.watch(&config);
     for name in &changes.removed {
         if let Some(service) = old.find(name.as_str()) {

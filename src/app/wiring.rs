@@ -9,10 +9,10 @@ use tokio::{
 };
 
 use crate::{
-    config::Config,
-    discovery::{Discovery, Nudge, Snapshot, Subscription},
+    config::{self, Config, Wildcard},
+    discovery::{Discovery, Guard, Nudge, Snapshot, Subscription},
     model::ServiceName,
-    service::{SourceLink, SourceStatus, Table, now},
+    service::{Service, SourceLink, SourceStatus, Table, now},
 };
 
 /// Who watches the sources of the services in the table.
@@ -29,20 +29,35 @@ impl Wiring {
         Self { discovery, table, watched: HashMap::new() }
     }
 
-    /// Watches every service of the config that is not watched yet.
+    /// Watches every service that is not watched yet: those of the config, and those that were made.
     pub(super) fn watch(&mut self, config: &Config) {
-        let inbound = config.inbound.iter().map(|inbound| (&inbound.service.name, &inbound.service));
-        for (name, settings) in config.services.iter().chain(inbound) {
-            if self.watched.contains_key(name) {
+        let services = self.table.current().clone();
+        let declared = services.declared().map(|service| (service, false));
+        for (service, undeclared) in declared.chain(services.made().iter().map(|service| (service, true))) {
+            if self.watched.contains_key(service.name()) {
                 continue;
             }
-            let subscription = self.discovery.watch(name, &settings.source);
-            if let Some(service) = self.table.current().named(name.as_str()) {
-                let (nudge, snapshots) = (subscription.nudge.clone(), subscription.snapshots.clone());
-                service.link(Link { nudge, snapshots });
-            }
-            let carry = Carry { table: self.table.clone(), name: name.clone(), hold: config.resolver.hold };
-            self.watched.insert(name.clone(), tokio::spawn(carry.run(subscription)));
+            let guard = Guard { vips: config.vip.as_ref().map(|vip| vip.range), undeclared };
+            let label = service.metrics().label();
+            let subscription = self.discovery.watch(service.name(), label, &service.config().source, guard);
+            self.adopt(service, subscription, config.resolver.hold);
+        }
+    }
+
+    /// Begins to look at the source of a service that is not there yet.
+    pub(super) fn look(&self, config: &config::Service, vip: Option<&config::Vip>) -> Subscription {
+        let guard = Guard { vips: vip.map(|vip| vip.range), undeclared: true };
+        self.discovery.watch(&config.name, Wildcard::NAME, &config.source, guard)
+    }
+
+    /// Watches a service by a subscription that is there already.
+    pub(super) fn adopt(&mut self, service: &Service, subscription: Subscription, hold: Duration) {
+        let (nudge, snapshots) = (subscription.nudge.clone(), subscription.snapshots.clone());
+        service.link(Link { nudge, snapshots });
+        let name = service.name().clone();
+        let carry = Carry { table: self.table.clone(), name: name.clone(), hold };
+        if let Some(before) = self.watched.insert(name, tokio::spawn(carry.run(subscription))) {
+            before.abort();
         }
     }
 

@@ -119,6 +119,14 @@ impl Wildcard {
     }
 }
 
+impl super::Config {
+    /// Whether services that are made have VIPs.
+    pub fn has_vips_of_wildcard(&self) -> bool {
+        let is_off = |wildcard: &Arc<Wildcard>| wildcard.template.vip.address == VipAddress::Off;
+        self.vip.is_some() && !self.wildcard.as_ref().is_some_and(is_off)
+    }
+}
+
 /// The section `vip`; VIPs are on when there is one, or a DNS responder.
 pub(super) fn vip(file: &Written<'_>, has_responder: bool, surroundings: &Surroundings) -> Option<Vip> {
     let written = file.root.entry("vip").filter(|entry| matches!(entry.node.value, Value::Map(_) | Value::Null));

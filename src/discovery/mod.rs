@@ -24,6 +24,7 @@
 mod dns;
 mod file;
 mod fixed;
+mod guard;
 mod host;
 mod keep;
 mod list;
@@ -47,6 +48,8 @@ use crate::{
     net::resolve::{Resolver, Unusable},
     telemetry::metrics::Metrics,
 };
+pub use guard::Guard;
+use guard::Guarded;
 use keep::Keeper;
 use rhythm::Rhythm;
 
@@ -133,23 +136,26 @@ impl Discovery {
     /// Starts watching a source, until the subscription is dropped. The first look begins at once.
     ///
     /// Must be called within a tokio runtime.
-    pub fn watch(&self, service: &ServiceName, source: &config::Source) -> Subscription {
+    /// `label` is what its metrics call the service, and `guard` what its addresses may not be.
+    pub fn watch(&self, service: &ServiceName, label: &str, source: &config::Source, guard: Guard) -> Subscription {
         let resolver = self.resolver.clone();
         let kind = source.kind();
         let source: Box<dyn Source> = match source {
             config::Source::Static(addrs) => Box::new(fixed::Fixed::new(addrs)),
             config::Source::File(path) => Box::new(file::File::new(path, Arc::clone(&self.files))),
-            config::Source::Dns { host, port } => Box::new(dns::Dns::new(resolver, host, *port)),
-            config::Source::Srv { name } => Box::new(srv::Srv::new(resolver, name)),
+            config::Source::Dns { host, port } => {
+                Box::new(Guarded { source: dns::Dns::new(resolver, host, *port), guard })
+            }
+            config::Source::Srv { name } => Box::new(Guarded { source: srv::Srv::new(resolver, name), guard }),
         };
-        let (metrics, name) = (self.metrics.clone(), service.clone());
+        let (metrics, label) = (self.metrics.clone(), label.to_owned());
         supervise::start(supervise::Watch {
             service: service.clone(),
             source,
             keeper: Keeper::new(self.hold),
             rhythm: self.rhythm,
             random: Random::seeded(RandomState::new().build_hasher().finish()),
-            count: Box::new(move |result| metrics.discovery_look(name.as_str(), kind, result)),
+            count: Box::new(move |result| metrics.discovery_look(&label, kind, result)),
         })
     }
 }
