@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Each folder, with the folders that it may use. A folder may always use itself.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("model", &[]),
     ("policy", &["model"]),
     ("config", &["policy", "model"]),

@@ -33,7 +33,7 @@ pub(crate) struct Stand {
 pub(crate) fn view(name: &str) -> ServiceView {
     ServiceView {
         name: name.into(),
-        entry: EntryView { hosts: vec![name.into()], shared: ([127, 0, 0, 1], 8470).into(), listen: None },
+        entry: EntryView { hosts: vec![name.into()], shared: ([127, 0, 0, 1], 8470).into(), listen: None, vip: None },
         source: SourceView {
             kind: "static".into(),
             detail: "config".into(),

@@ -7,7 +7,8 @@ use crate::{config::Config, service::Table, vip::hosts};
 pub(super) fn write_hosts(config: &Config, table: &Table) {
     let Some(path) = config.vip.as_ref().and_then(|vip| vip.hosts.as_deref()) else { return };
     let services = table.current();
-    let vips = services.declared().filter_map(|service| Some((service.vip()?, service.names(services.domain()))));
+    let vips =
+        services.declared().filter_map(|service| Some((service.vip()?, service.config().names(services.domain()))));
     match hosts::write(path, &hosts::lines(vips)) {
         Ok(true) => tracing::info!(path = %path.display(), "the names of the services are in the hosts file"),
         Ok(false) => {}

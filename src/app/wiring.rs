@@ -39,7 +39,7 @@ impl Wiring {
             }
             let guard = Guard { vips: config.vip.as_ref().map(|vip| vip.range), undeclared };
             let label = service.metrics().label();
-            let subscription = self.discovery.watch(service.name(), label, &service.config().source, guard);
+            let subscription = self.discovery.watch_guarded(service.name(), label, &service.config().source, guard);
             self.adopt(service, subscription, config.resolver.hold);
         }
     }
@@ -47,7 +47,7 @@ impl Wiring {
     /// Begins to look at the source of a service that is not there yet.
     pub(super) fn look(&self, config: &config::Service, vip: Option<&config::Vip>) -> Subscription {
         let guard = Guard { vips: vip.map(|vip| vip.range), undeclared: true };
-        self.discovery.watch(&config.name, Wildcard::NAME, &config.source, guard)
+        self.discovery.watch_guarded(&config.name, Wildcard::NAME, &config.source, guard)
     }
 
     /// Watches a service by a subscription that is there already.

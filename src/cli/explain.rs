@@ -9,7 +9,9 @@ use super::{
 };
 use crate::{
     model::ServiceName,
-    service::view::{AdaptiveView, BreakerView, BulkheadView, EndpointView, EntryView, ServiceView, SourceView},
+    service::view::{
+        AdaptiveView, BreakerView, BulkheadView, EndpointView, EntryView, ServiceView, SourceView, VipView,
+    },
 };
 
 /// Which service.
@@ -92,15 +94,26 @@ fn render(view: &ServiceView) -> String {
 
 /// The ways in: by name on the shared port, which has no names for TCP and none for our own app; by the own port.
 fn entry(view: &EntryView) -> Vec<String> {
-    let EntryView { hosts, shared, listen } = view;
-    match (hosts.is_empty(), listen) {
+    let EntryView { hosts, shared, listen, vip } = view;
+    let vip = vip.iter().flat_map(|VipView { address, ports, names }| {
+        let scheme = if hosts.is_empty() { "tcp" } else { "http" };
+        let name = names.first().map_or("", String::as_str);
+        ports.iter().map(move |port| match (scheme, port) {
+            ("http", 80) => format!("http://{name} (VIP {address})"),
+            _ => format!("{scheme}://{name}:{port} (VIP {address})"),
+        })
+    });
+    let mut ways = match (hosts.is_empty(), listen) {
+        (true, None) if view.vip.is_some() => Vec::new(),
         (true, None) => vec!["callers of our own app come in at `inbound.listen`".into()],
         (true, Some(own)) => vec![format!("tcp://{own}")],
         (false, own) => {
             let by_name = format!("http://{shared} with Host {}", hosts.join(" or "));
             std::iter::once(by_name).chain(own.map(|own| format!("http://{own}"))).collect()
         }
-    }
+    };
+    ways.extend(vip);
+    ways
 }
 
 /// What the source is and how it does; then what is wrong with it.

@@ -42,6 +42,11 @@ pub(super) fn name(text: &str) -> Result<ServiceName, String> {
 }
 
 impl Place {
+    /// The file that is named.
+    pub(super) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// The door that answers questions: the observe port, or the admin socket where only that is known.
     pub(super) fn for_questions(&self) -> Result<Door, Failure> {
         if let Some(socket) = self.socket_in_environment() {

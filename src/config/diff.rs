@@ -289,6 +289,6 @@ mod tests {
         );
         let changes = diff(&old, &new);
         assert_eq!(changes.restart, ["listen.observe", "listen.admin", "workers"]);
-        assert_eq!(changes.live, ["vip.domain", "resolver", "limits", "log.access", "log.level", "drain"]);
+        assert_eq!(changes.live, ["vip.domain", "vip", "resolver", "limits", "log.access", "log.level", "drain"]);
     }
 }

@@ -63,7 +63,11 @@ fn file(path: &str, value: &str, beside: &str) -> Result<Config, Problems> {
         let text = format!("{shared}\nservices: {{ a: {of_a}, b: {{ dns: b:80 }}, c: {{ dns: c:80 }} }}");
         return Config::parse("t.yaml", &text, &|_| None).map(|loaded| loaded.config);
     }
-    let a = if path.starts_with("services.") { "" } else { "services: { a: { dns: a:80 } }" };
+    let a = match path {
+        path if path.starts_with("services.") => "",
+        path if path.starts_with("limits.wildcard") => "services: { a: { dns: a:80 }, '*': { dns: '{name}:80' } }",
+        _ => "services: { a: { dns: a:80 } }",
+    };
     Config::parse("t.yaml", &format!("{a}\n{inner}"), &|_| None).map(|loaded| loaded.config)
 }
 
@@ -74,17 +78,22 @@ fn base(path: &str) -> Config {
     file(path, value, "").unwrap()
 }
 
-/// A value other than the default for every key that is alive, but for those that only hold others.
+/// A value other than the default for every key, but for those that only hold others.
 #[rustfmt::skip]
 const SAMPLES: &[(&str, &str)] = &[
     ("listen.http", "1"), ("listen.observe", "1"), ("listen.admin", "/x"),
-    ("vip.domain", "x"),
+    ("listen.dns", "1"), ("listen.override", "on"),
+    ("vip.range", "127.85.0.0/16"), ("vip.ports", "81"), ("vip.domain", "x"), ("vip.state", "/x"), ("vip.hosts", "/x"),
+    ("dns.bare", "on"), ("dns.forward", "off"), ("dns.ttl", "1s"), ("dns.recursion", "10.0.0.0/8"), ("dns.rate", "7"),
+    ("intercept", "listen: 3"), ("intercept.listen", "3"), ("intercept.ports", "81"), ("intercept.user", "x"), ("intercept.mark", "7"),
+    ("ready", "1s"), ("ready.limit", "1s"),
+    ("services.a.vip", "off"), ("services.a.vip.address", "off"), ("services.a.vip.ports", "81"),
     ("resolver.servers", "10.0.0.1"), ("resolver.ttl.min", "2s"), ("resolver.ttl.max", "6s"),
     ("resolver.hold", "0s"), ("resolver.timeout", "1s"),
     ("workers", "3"),
     ("limits.connections", "1"), ("limits.header_bytes", "8KiB"), ("limits.headers", "1"), ("limits.header_timeout", "1s"),
     ("log.access", "stdout"), ("log.level", "warn"),
-    ("drain", "1s"), ("drain.for", "1s"),
+    ("drain", "1s"), ("drain.for", "1s"), ("drain.until", "app"),
     ("services.a.listen", "1"), ("services.a.aliases", "b"),
     ("services.a.dns", "b:80"), ("services.a.srv", "b"), ("services.a.static", "10.0.0.1:80"), ("services.a.file", "/x"),
     ("timeout", "1s"), ("timeout.request", "1s"), ("timeout.connect", "2s"), ("timeout.attempt", "1s"),
@@ -110,6 +119,7 @@ const SAMPLES: &[(&str, &str)] = &[
 /// Keys that do not stand alone: what stands beside each, and two values that must not mean the same.
 #[rustfmt::skip]
 const TOGETHER: &[(&str, &str, [&str; 2])] = &[
+    ("limits.wildcard.services", "", ["7", "8"]), ("limits.wildcard.idle", "", ["7s", "8s"]), ("limits.wildcard.series", "", ["7", "8"]),
     ("bulkhead.adaptive.floor", "", ["7", "8"]), ("bulkhead.priorities.path", ", priority: low", ["/x", "/y"]), ("bulkhead.priorities.priority", ", path: /x", ["low", "high"]),
     ("health_check.every", ", tcp: on", ["1s", "3s"]), ("health_check.timeout", ", tcp: on", ["2s", "3s"]),
     ("health_check.healthy", ", tcp: on", ["7", "8"]), ("health_check.unhealthy", ", tcp: on", ["7", "8"]),
@@ -128,16 +138,12 @@ const TOGETHER: &[(&str, &str, [&str; 2])] = &[
 ];
 
 #[test]
-fn every_key_that_is_alive_changes_what_is_meant() {
+fn every_key_changes_what_is_meant() {
     let mut tried = 0;
-    let later: Vec<_> = rows().into_iter().filter(|(_, key)| key.later.is_some()).map(|(path, _)| path).collect();
     for (path, key) in rows() {
-        let dead = later.iter().any(|later| {
-            path.strip_prefix(later.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        });
         // A section, or a list of maps: its own keys are tried.
         let holds_others = key.shape.scalars.is_empty() && key.shape.list.is_none();
-        if dead || holds_others {
+        if holds_others {
             continue;
         }
         let read = |value: &str, beside: &str| {
@@ -156,23 +162,6 @@ fn every_key_that_is_alive_changes_what_is_meant() {
         tried += 1;
     }
     assert!(tried > 100, "{tried}");
-}
-
-#[test]
-fn a_key_that_is_to_come_takes_its_off_words_and_nothing_else() {
-    let rows = rows();
-    let later: Vec<_> = rows.iter().filter_map(|(path, key)| Some((path, key, key.later?))).collect();
-    assert!(later.len() > 4);
-    for (path, key, words) in later {
-        for word in words {
-            assert!(key.shape.scalars.iter().any(|scalar| scalar.check(word).is_ok()), "{path}: {word}");
-            file(path, word, "").unwrap_or_else(|problems| panic!("{path}: {word}\n{problems}"));
-        }
-    }
-    let refused = include_str!("../../tests/config/invalid/not-yet.txt");
-    for (path, key) in rows.iter().filter(|(path, key)| key.later.is_some() && !path.starts_with("defaults.")) {
-        assert!(refused.contains(&format!("error: `{}` is not supported yet", key.name())), "{path}");
-    }
 }
 
 #[test]
@@ -212,16 +201,13 @@ fn the_schema_has_the_keys_of_the_tables_and_no_others() {
 fn every_key_is_in_the_reference() {
     let page = include_str!("../../docs/configuration.md");
     for (path, key) in rows() {
-        let dead = key.later.is_some() || path.starts_with("vip.");
-        let below_dead =
-            POLICIES.iter().any(|policy| policy.later.is_some() && path.contains(&format!("{}.", policy.path)));
         // A key of the same name elsewhere does not count.
         let page = match key.path.split_once('.').map(|(section, _)| section) {
             Some(section @ ("inbound" | "tls" | "cors")) => page.split_once(&format!("# `{section}`\n")).unwrap().1,
             _ => page,
         };
         // `ttl` only holds others.
-        if !dead && !below_dead && path != "resolver.ttl" {
+        if path != "resolver.ttl" {
             let within = key.path.split_once('.').map_or(key.path, |(_, rest)| rest);
             let said = [key.name(), key.path, within]
                 .iter()

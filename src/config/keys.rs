@@ -1,8 +1,7 @@
 //! Every key of the file, in tables: the one place that says which there are.
 //!
 //! The checker, the resolver's defaults, the JSON Schema and its tests all read these rows. To add a key,
-//! add a row and read it in the resolver; to bring a key to life that ends in `.later(...)`, drop that
-//! call. A row without a default is either required or simply absent.
+//! add a row and read it in the resolver. A row without a default is either required or simply absent.
 
 use std::time::Duration;
 
@@ -373,10 +372,10 @@ pub(super) fn default(path: &str) -> &'static str {
     rows.into_iter().find(|key| key.path == path).map_or("", |key| key.default)
 }
 
-/// The policy keys that hold one value each and are alive, in the order in which `explain` shows them.
+/// The policy keys that hold one value each, in the order in which `explain` shows them.
 pub(super) fn leaves() -> impl Iterator<Item = &'static Key> {
     let whole = |path| POLICIES.iter().filter(move |key| key.path == path);
-    let alive = |table: &'static [Key]| table.iter().filter(|key| key.later.is_none());
+    let alive = |table: &'static [Key]| table.iter();
     let limits = alive(TIMEOUT).chain(whole("bulkhead")).chain(alive(BULKHEAD));
     let choices = alive(BREAKER).chain(whole("balance")).chain(whole("protocol"));
     let pages = whole("tls").chain(alive(TLS)).chain(whole("cors")).chain(alive(CORS));

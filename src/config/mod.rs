@@ -216,6 +216,14 @@ pub struct Service {
     pub provenance: BTreeMap<&'static str, Provenance>,
 }
 
+impl Service {
+    /// The names that lead to its VIP: with the domain and without, in turn.
+    pub fn names(&self, domain: &str) -> Vec<String> {
+        let names = std::iter::once(&self.name).chain(&self.aliases);
+        names.flat_map(|name| [format!("{name}.{domain}"), name.to_string()]).collect()
+    }
+}
+
 /// Where a service's endpoints come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {

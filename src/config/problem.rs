@@ -161,11 +161,6 @@ impl<'a> Report<'a> {
         self.add(Severity::Warning, place, path, message.into(), hint);
     }
 
-    /// How many errors there are so far.
-    pub(super) fn errors(&self) -> usize {
-        self.errors
-    }
-
     /// What was found, by line: warnings alone, or everything once there is an error.
     pub(super) fn finish(mut self) -> Result<Vec<Problem>, Problems> {
         self.found.sort_by_key(|(place, problem)| (place.line, place.column, problem.severity));

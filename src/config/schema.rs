@@ -51,8 +51,7 @@ fn object(tables: Tables, may_be_empty: bool) -> Value {
 fn property(key: &Key) -> Value {
     let mut value = of(&key.shape);
     if let Some(value) = value.as_object_mut() {
-        let later = key.later.map_or("", |_| " Not supported yet.");
-        value.insert("description".to_owned(), json!(format!("{}{later}", key.about)));
+        value.insert("description".to_owned(), json!(key.about));
         if !key.default.is_empty() {
             let default = key.default.parse::<u64>().map_or_else(|_| json!(key.default), |number| json!(number));
             value.insert("default".to_owned(), default);

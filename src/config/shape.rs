@@ -1,14 +1,14 @@
 //! Shapes: what may stand under a key, and the check of a tree against them.
 //!
 //! The check finds everything that is wrong with a value by itself: unknown keys, wrong kinds, wrong
-//! units, out of range, not supported yet. What is wrong between values (`ttl.min` over `ttl.max`) is
+//! units, out of range. What is wrong between values (`ttl.min` over `ttl.max`) is
 //! for `cross`.
 
 use super::{
     keys,
     problem::{Report, did_you_mean, join, quoted, shown},
     raw::{Entry, Node, Place, Value},
-    scalar::{Complaint, Scalar, switch},
+    scalar::{Complaint, Scalar},
 };
 
 /// One key of the file: the row of a table in `keys`.
@@ -21,8 +21,6 @@ pub(super) struct Key {
     pub(super) default: &'static str,
     /// What it means, in a sentence or two, for editors.
     pub(super) about: &'static str,
-    /// For a key whose behaviour is still to come: the values that ask for none of it.
-    pub(super) later: Option<&'static [&'static str]>,
 }
 
 /// Tables of keys that may stand together in one map.
@@ -59,12 +57,7 @@ pub(super) enum Map {
 
 impl Key {
     pub(super) const fn new(path: &'static str, shape: Shape, default: &'static str, about: &'static str) -> Self {
-        Self { path, shape, default, about, later: None }
-    }
-
-    /// A key that is read and checked, and then refused unless its value is one of these words.
-    pub(super) const fn later(self, none_of_it: &'static [&'static str]) -> Self {
-        Self { later: Some(none_of_it), ..self }
+        Self { path, shape, default, about }
     }
 
     /// The key as it is written.
@@ -174,11 +167,7 @@ fn check_keys(entries: &[Entry], tables: Tables, path: &str, report: &mut Report
             report.error(*place, &path, format!("unknown key {}", quoted(name)), Some(unknown(name, tables)));
             continue;
         };
-        let before = report.errors();
         check_value(node, *place, &key.shape, &path, report);
-        if report.errors() == before {
-            check_supported(node, *place, key, &path, report);
-        }
     }
 }
 
@@ -187,23 +176,6 @@ fn check_value(node: &Node, key: Place, shape: &Shape, path: &str, report: &mut 
         report.error(key, path, "the key has no value", Some(format!("expected {}", shape.expected())));
     } else {
         check(node, shape, path, report);
-    }
-}
-
-/// The one gate of what is still to come: a key passes it when its row has no `later`, or when its value
-/// asks for nothing.
-fn check_supported(node: &Node, place: Place, key: &Key, path: &str, report: &mut Report<'_>) {
-    let Some(none_of_it) = key.later else { return };
-    let asks_nothing = match &node.value {
-        Value::Null | Value::Unfilled => true,
-        Value::Text { text, .. } => none_of_it.contains(&switch(text)),
-        Value::List(items) => items.is_empty(),
-        Value::Map(_) => false,
-    };
-    if !asks_nothing {
-        let remedy = none_of_it.last().map_or(String::new(), |word| format!(", or write `{}: {word}`", key.name()));
-        let message = format!("`{}` is not supported yet", key.name());
-        report.error(place, path, message, Some(format!("leave it out{remedy}")));
     }
 }
 

@@ -136,8 +136,18 @@ impl Discovery {
     /// Starts watching a source, until the subscription is dropped. The first look begins at once.
     ///
     /// Must be called within a tokio runtime.
-    /// `label` is what its metrics call the service, and `guard` what its addresses may not be.
-    pub fn watch(&self, service: &ServiceName, label: &str, source: &config::Source, guard: Guard) -> Subscription {
+    pub fn watch(&self, service: &ServiceName, source: &config::Source) -> Subscription {
+        self.watch_guarded(service, service.as_str(), source, Guard::default())
+    }
+
+    /// The same, where metrics call the service by a `label`, and its addresses are held against a `guard`.
+    pub fn watch_guarded(
+        &self,
+        service: &ServiceName,
+        label: &str,
+        source: &config::Source,
+        guard: Guard,
+    ) -> Subscription {
         let resolver = self.resolver.clone();
         let kind = source.kind();
         let source: Box<dyn Source> = match source {

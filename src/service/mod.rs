@@ -309,12 +309,6 @@ impl Service {
         self.vip
     }
 
-    /// The names that lead to its VIP: with the domain, and without.
-    pub fn names(&self, domain: &str) -> Vec<String> {
-        let names = std::iter::once(&self.config.name).chain(&self.config.aliases);
-        names.flat_map(|name| [format!("{name}.{domain}"), name.to_string()]).collect()
-    }
-
     /// Whether its VIP listens on a port.
     pub fn listens_on(&self, vips: &config::Vip, port: u16) -> bool {
         vips.ports.contains(&port) || self.config.vip.ports.contains(&port)

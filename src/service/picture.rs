@@ -1,11 +1,16 @@
 //! Taking a service's picture: live state into plain data, for views and gauges.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Instant,
+};
 
 use super::{
     Live, Service,
     view::{
         AdaptiveView, BreakerView, BulkheadView, EndpointView, EntryView, PolicyValueView, ServiceView, SourceView,
+        VipView,
     },
 };
 use crate::{
@@ -17,7 +22,14 @@ use crate::{
 
 impl Service {
     /// This service, right now; `is_inbound` says that it is our own app.
-    pub(super) fn picture(&self, shared: SocketAddr, domain: &str, is_inbound: bool, now: Instant) -> ServiceView {
+    pub(super) fn picture(
+        &self,
+        shared: SocketAddr,
+        vips: Option<&config::Vip>,
+        domain: &str,
+        is_inbound: bool,
+        now: Instant,
+    ) -> ServiceView {
         let config = self.config();
         // The shared port leads by name, which bytes do not carry and callers of our own app do not use there.
         let names = std::iter::once(&config.name).chain(&config.aliases);
@@ -25,7 +37,7 @@ impl Service {
         let hosts = names.flat_map(|name| [name.to_string(), format!("{name}.{domain}")]).collect();
         ServiceView {
             name: config.name.to_string(),
-            entry: EntryView { hosts, shared, listen: config.listen },
+            entry: EntryView { hosts, shared, listen: config.listen, vip: self.vip_view(vips, domain) },
             source: self.source_view(now),
             endpoints: self.endpoint_views(now),
             policy: policy_view(config),
@@ -33,6 +45,12 @@ impl Service {
             bulkhead: self.bulkhead_view(),
             calls: self.call_counts(),
         }
+    }
+
+    fn vip_view(&self, vips: Option<&config::Vip>, domain: &str) -> Option<VipView> {
+        let (address, vips) = self.vip().zip(vips)?;
+        let ports: BTreeSet<u16> = vips.ports.iter().chain(&self.config().vip.ports).copied().collect();
+        Some(VipView { address, ports: ports.into_iter().collect(), names: self.config().names(domain) })
     }
 
     /// Sets the gauges that mirror state.

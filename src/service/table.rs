@@ -290,7 +290,9 @@ impl Table {
         let (shared, now) = (self.shared_port(&services), now());
         services
             .iter()
-            .map(|service| service.picture(shared, services.domain(), services.is_inbound(service), now))
+            .map(|service| {
+                service.picture(shared, services.vips(), services.domain(), services.is_inbound(service), now)
+            })
             .collect()
     }
 
@@ -298,9 +300,9 @@ impl Table {
     pub fn view(&self, name: &str) -> Option<ServiceView> {
         let services = self.current();
         let shared = self.shared_port(&services);
-        services
-            .named(name)
-            .map(|service| service.picture(shared, services.domain(), services.is_inbound(service), now()))
+        services.named(name).map(|service| {
+            service.picture(shared, services.vips(), services.domain(), services.is_inbound(service), now())
+        })
     }
 
     /// Sets the gauges that mirror state; whoever renders the metrics calls it first.

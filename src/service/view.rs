@@ -2,7 +2,10 @@
 //!
 //! Plain data, so that the observe port can serialise it and a client read it back.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +42,20 @@ pub struct EntryView {
     /// The service's own port.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub listen: Option<SocketAddr>,
+    /// The service's VIP.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub vip: Option<VipView>,
+}
+
+/// A service's virtual IP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipView {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// What it listens on.
+    pub ports: Vec<u16>,
+    /// The names that lead to it: each with the domain, then without.
+    pub names: Vec<String>,
 }
 
 /// A source, and how its last looks went.

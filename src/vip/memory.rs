@@ -174,7 +174,7 @@ mod tests {
         for (text, said) in [
             ("", "EOF"),
             ("{\"version\":1,\"vips\":[{\"name\"", "EOF"),
-            ("[]", "version"),
+            ("[]", "Versioned"),
             ("\u{0}\u{0}", "expected value"),
             (r#"{"version":2,"vips":{}}"#, "version 2"),
             (r#"{"version":1}"#, "vips"),

@@ -21,6 +21,7 @@ fn full() -> ServiceView {
             hosts: vec!["orders".into(), "orders.vip.internal".into()],
             shared: ([127, 0, 0, 1], 8470).into(),
             listen: Some(([127, 0, 0, 1], 7001).into()),
+            vip: None,
         },
         source: SourceView {
             kind: "dns".into(),
@@ -147,8 +148,8 @@ fn an_unknown_name_is_met_with_those_there_are() {
 #[test]
 fn the_shared_port_is_named_only_where_it_leads_to_the_service() {
     let [own, shared] = [6379, 8470].map(|port| std::net::SocketAddr::from(([127, 0, 0, 1], port)));
-    let tcp = EntryView { hosts: vec![], shared, listen: Some(own) };
+    let tcp = EntryView { hosts: vec![], shared, listen: Some(own), vip: None };
     assert_eq!(entry(&tcp), ["tcp://127.0.0.1:6379"]);
-    let inbound = EntryView { hosts: vec![], shared, listen: None };
+    let inbound = EntryView { hosts: vec![], shared, listen: None, vip: None };
     assert_eq!(entry(&inbound), ["callers of our own app come in at `inbound.listen`"]);
 }
