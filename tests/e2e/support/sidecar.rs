@@ -68,9 +68,21 @@ impl Sidecar {
 
     /// Starts, and does not wait for readiness.
     pub(crate) fn start_unready(yaml: &str) -> Self {
+        Self::listening("", yaml)
+    }
+
+    /// Starts with more keys of `listen`, and waits for readiness.
+    pub(crate) async fn start_listening(keys: &str, yaml: &str) -> Self {
+        let sidecar = Self::listening(&format!(", {keys}"), yaml);
+        eventually("readiness", async || sidecar.observe("/health/ready").await.status == 200).await;
+        sidecar
+    }
+
+    fn listening(keys: &str, yaml: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let admin = folder.path().join("admin.sock");
-        let listen = format!("listen: {{http: '127.0.0.1:0', observe: '127.0.0.1:0', admin: '{}'}}\n", admin.display());
+        let listen =
+            format!("listen: {{http: '127.0.0.1:0', observe: '127.0.0.1:0', admin: '{}'{keys}}}\n", admin.display());
         let loaded =
             Config::parse("test.yaml", &(listen + yaml), &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
         let running = app::Sidecar::start(plain(loaded.config, yaml)).unwrap();
@@ -147,6 +159,11 @@ impl Sidecar {
         let view = self.view(service).await;
         view.bulkhead.is_none_or(|bulkhead| bulkhead.in_flight == 0 && bulkhead.queued == 0)
             && view.endpoints.iter().all(|endpoint| endpoint.in_flight == 0)
+    }
+
+    /// Waits until no app's connection is open.
+    pub(crate) async fn drained(&self) {
+        eventually("all connections of apps to be closed", async || self.open("", "downstream").await == 0).await;
     }
 
     /// Stops gracefully, off this runtime.
