@@ -92,7 +92,8 @@ async fn find(worker: &Worker, peer: &Peer, head: &Parts) -> Result<Arc<Service>
     if !matches!(peer.entry, Entry::Shared) {
         return refuse("CONNECT is for the shared port: what has come in here knows its service already");
     }
-    let Some(host) = head.uri.authority().map(|authority| authority.host()) else {
+    let named = head.uri.authority().filter(|authority| authority.port().is_some());
+    let Some(host) = named.map(|authority| authority.host()) else {
         return refuse("CONNECT names no host and port");
     };
     let failure = {

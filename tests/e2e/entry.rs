@@ -127,7 +127,7 @@ async fn what_cannot_be_routed_is_malformed() {
         "GET / HTTP/1.1\r\nHost: orders/../x\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: \u{e9}\r\n\r\n",
         "GET / HTTP/1.0\r\n\r\n",
-        "CONNECT orders:80 HTTP/1.1\r\nHost: orders:80\r\n\r\n",
+        "CONNECT orders HTTP/1.1\r\nHost: orders\r\n\r\n",
         "GET https://orders/ HTTP/1.1\r\nHost: orders\r\n\r\n",
         "GET ftp://orders/ HTTP/1.1\r\nHost: orders\r\n\r\n",
         "GET orders HTTP/1.1\r\nHost: orders\r\n\r\n",
