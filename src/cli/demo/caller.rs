@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     cast::is_grpc,
-    client::{self, Client, ClientError},
+    client::{self, Client, ClientError, To},
     grpc,
     statistics::{Ended, NoAnswer, Statistics},
 };
@@ -36,8 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Whom to call, through what, and how often.
 #[derive(Debug, Clone)]
 pub(crate) struct Calls {
-    /// The sidecar.
-    pub via: SocketAddr,
+    /// The sidecar; without it services are called by their names alone.
+    pub via: Option<SocketAddr>,
     /// The services, in the order of the statistics.
     pub services: Vec<String>,
     /// Calls per second to each service.
@@ -56,7 +56,12 @@ impl Calls {
 
     /// Calls and counts until it is dropped; `start` is the statistics' zero.
     pub(crate) async fn make(self, start: Instant, statistics: Arc<Mutex<Statistics>>) {
-        let (client, grpc) = (Arc::new(Client::new(self.via)), Arc::new(grpc::Client::new(self.via)));
+        // By name, each has connections of its own.
+        let clients: Vec<_> = match self.via {
+            Some(via) => vec![Arc::new(Client::new(via)); self.services.len()],
+            None => self.services.iter().map(|_| Arc::new(Client::to(To::Name))).collect(),
+        };
+        let grpc = self.via.map(|via| Arc::new(grpc::Client::new(via)));
         let mut outstanding = JoinSet::new();
         for number in 0u64.. {
             let due = start + self.due(number);
@@ -71,15 +76,15 @@ impl Calls {
             }
             let late = lateness >= LATE;
             let began = if late { due } else { now };
-            let (client, grpc, statistics) = (Arc::clone(&client), Arc::clone(&grpc), Arc::clone(&statistics));
+            let (client, grpc, statistics) = (Arc::clone(&clients[service]), grpc.clone(), Arc::clone(&statistics));
             outstanding.spawn(async move {
                 let answer = timeout(PATIENCE, async {
-                    if !is_grpc(&name) {
-                        let answer = client.get(&name, "/").await?;
-                        return Ok((answer.status(), answer.into_parts().0.headers));
+                    if let Some(grpc) = grpc.filter(|_| is_grpc(&name)) {
+                        let answer = grpc.call(&name).await?;
+                        return Ok((grpc::status(&answer), answer.into_parts().0.headers));
                     }
-                    let answer = grpc.call(&name).await?;
-                    Ok::<_, ClientError>((grpc::status(&answer), answer.into_parts().0.headers))
+                    let answer = client.get(&name, "/").await?;
+                    Ok::<_, ClientError>((answer.status(), answer.into_parts().0.headers))
                 });
                 let (outcome, instance) = match answer.await {
                     Ok(Ok((status, headers))) => (Ok(client::outcome(status, &headers)), client::instance(&headers)),
@@ -117,7 +122,7 @@ mod tests {
     use crate::cli::demo::{character::Character, upstream::Upstream};
 
     fn calls(via: SocketAddr, services: &[&str], rate: u32) -> Calls {
-        Calls { via, services: services.iter().map(|&name| name.to_owned()).collect(), rate, outstanding: OUTSTANDING }
+        Calls { via: Some(via), services: services.iter().map(|&name| name.to_owned()).collect(), rate, outstanding: OUTSTANDING }
     }
 
     #[test]

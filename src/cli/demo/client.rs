@@ -30,7 +30,7 @@ const LONGEST_INSTANCE: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
     #[error("cannot connect to {0}: {1}")]
-    Connect(SocketAddr, #[source] std::io::Error),
+    Connect(String, #[source] std::io::Error),
     #[error("{0}")]
     Exchange(#[from] hyper::Error),
     #[error("the answer breaks off or is over 1 MiB: {0}")]
@@ -39,16 +39,30 @@ pub(crate) enum ClientError {
     Request(#[from] http::Error),
 }
 
-/// Calls to one address.
+/// Where calls go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum To {
+    /// An address, whatever the Host.
+    Address(SocketAddr),
+    /// What the system's resolver says of the Host, at port 80.
+    Name,
+}
+
+/// Calls to one address, or to one name.
 #[derive(Debug)]
 pub(crate) struct Client {
-    to: SocketAddr,
+    to: To,
     idle: Mutex<Vec<SendRequest<Empty<Bytes>>>>,
 }
 
 impl Client {
     /// Without connections yet.
     pub(crate) fn new(to: SocketAddr) -> Self {
+        Self::to(To::Address(to))
+    }
+
+    /// The same, for a name perhaps.
+    pub(crate) fn to(to: To) -> Self {
         Self { to, idle: Mutex::default() }
     }
 
@@ -70,7 +84,13 @@ impl Client {
                 Err(error) => return Err(error.into()),
             }
         }
-        let stream = TcpStream::connect(self.to).await.map_err(|error| ClientError::Connect(self.to, error))?;
+        let stream = match self.to {
+            To::Address(to) => TcpStream::connect(to).await.map_err(|error| ClientError::Connect(to.to_string(), error))?,
+            To::Name => {
+                let connected = TcpStream::connect((host, 80)).await;
+                connected.map_err(|error| ClientError::Connect(host.to_owned(), error))?
+            }
+        };
         // Without it small requests would wait for acknowledgements; an old kernel that refuses is no harm.
         let _ = stream.set_nodelay(true);
         let (mut fresh, connection) = http1::handshake(TokioIo::new(stream)).await?;

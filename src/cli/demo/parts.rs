@@ -45,9 +45,10 @@ pub(crate) enum Part {
     },
     /// A caller at a steady rate that prints what it sees, a line a second.
     Caller {
-        /// The sidecar's shared port: http://IP:PORT.
+        /// The sidecar's shared port: http://IP:PORT. Without it, services are called by their names alone, as
+        /// http://NAME/
         #[arg(long, value_name = "URL", value_parser = via)]
-        via: SocketAddr,
+        via: Option<SocketAddr>,
         /// The services to call.
         #[arg(long, value_delimiter = ',', required = true, value_parser = service)]
         services: Vec<ServiceName>,
@@ -202,7 +203,7 @@ fn figures_of(tally: Tally) -> Figures {
     }
 }
 
-/// Reads `http://IP:PORT`. A name would need a look-up, and a static binary has none of its own here.
+/// Reads `http://IP:PORT`.
 fn via(url: &str) -> Result<SocketAddr, String> {
     const FORM: &str = "it is written http://IP:PORT, with an IP address or localhost";
     let rest = url.strip_prefix("http://").ok_or(FORM)?;

@@ -131,7 +131,7 @@ impl Show {
     pub(crate) async fn run(self, screen: Screen) -> io::Result<String> {
         let statistics = Arc::new(Mutex::new(Statistics::new(CAST.iter().map(|role| role.name))));
         let services = CAST.iter().map(|role| role.name.to_owned()).collect();
-        let calls = Calls { via: self.http, services, rate: self.rate, outstanding: OUTSTANDING };
+        let calls = Calls { via: Some(self.http), services, rate: self.rate, outstanding: OUTSTANDING };
         let caller = Stage::start("demo-caller", calls.make(self.start, Arc::clone(&statistics)))?;
 
         let mut breakers = vec![Watch::default(); CAST.len()];
