@@ -29,6 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = f"outrigger-test-{os.getpid()}"
 IMAGE = f"{PROJECT}:latest"
+BUSYBOX = f"{PROJECT}-busybox:latest"
 # Docker's answers live for 5 s in the sidecar at most, then an endpoint that the balancer thinks slow has to get
 # a call again; the rest is for a slow machine.
 SETTLES_IN = 30.0
@@ -47,6 +48,7 @@ def main():
         Path(context, "run").mkdir()
         build = ["docker", "build", "-q", "-f", str(ROOT / "deploy/Dockerfile.prebuilt"), "-t", IMAGE, context]
         run(build, env={"DOCKER_BUILDKIT": "0"})
+    busybox_image()
     stand = Stand(compose)
     try:
         stand.up()
@@ -83,6 +85,21 @@ def every_container_is_reached(stand):
             since = caller.since(0)
         require(all(map(good, since)), f"{service}: not all calls succeeded: {since}")
     return "3 of orders and 2 of payments, no call failed"
+
+
+def three_services_answer_by_bare_name_with_nothing_configured(stand):
+    app = stand.inspect(stand.one("app"))
+    names = [variable for variable in app["Config"]["Env"] or [] if "proxy" in variable.lower()]
+    host = app["HostConfig"]
+    require(not names and not host["ExtraHosts"] and not host["Dns"], f"the app is told something: {names} {host}")
+    totals = stand.call("orders,payments,catalog", seconds=3)
+    for service, total in totals.items():
+        require(total["ok"] > 0 and total["no_answer"] == 0, f"{service}: {total}")
+    # And a program that we did not write: one that asks the system's resolver, and connects to port 80.
+    for name in ("orders", "payments", "orders.vip.internal"):
+        body = stand.busybox("wget", "-q", "-O", "-", "-T", "5", f"http://{name}/")
+        require(name.split(".")[0] in body, f"busybox wget http://{name}/ says {body!r}")
+    return ", ".join(f"{service} {total['ok']} of {total['calls']}" for service, total in totals.items())
 
 
 def the_sidecar_explains_itself(stand):
@@ -182,6 +199,7 @@ def everything_stops_when_it_is_told_to(stand):
 CHECKS = [
     the_sidecar_is_healthy_before_the_app_starts,
     every_container_is_reached,
+    three_services_answer_by_bare_name_with_nothing_configured,
     the_sidecar_explains_itself,
     metrics_can_be_scraped_from_outside,
     a_killed_container_costs_calls_for_a_while_only,
@@ -214,7 +232,7 @@ class Stand:
 
     def down(self):
         subprocess.run([*self.compose, "down", "-v", "--remove-orphans", "-t", "2"], env=environment(self.env), capture_output=True)
-        subprocess.run(["docker", "rmi", "-f", IMAGE], capture_output=True)
+        subprocess.run(["docker", "rmi", "-f", IMAGE, BUSYBOX], capture_output=True)
 
     def print_logs(self):
         subprocess.run([*self.compose, "logs", "--tail", "30", "--no-color"], env=environment(self.env), stdout=sys.stderr)
@@ -242,9 +260,14 @@ class Stand:
         networks = [self.inspect(container)["NetworkSettings"]["Networks"] for container in self.containers(service)]
         return [network["IPAddress"] for found in networks for network in found.values()]
 
+    def busybox(self, *words):
+        """Runs a word of busybox in the app's network, hosts file and resolv.conf; what it prints."""
+        return run(["docker", "run", "--rm", "--network", f"container:{self.one('sidecar')}", BUSYBOX, "/busybox", *words])
+
     def caller(self, services):
-        via = ["--via", "http://127.0.0.1:8470", "--services", services, "--rate", str(CALLER_RATE), "--json"]
-        return ["docker", "exec", self.one("app"), "/outrigger", "demo", "caller", *via]
+        # By bare name: http://orders/, as the app does.
+        whom = ["--services", services, "--rate", str(CALLER_RATE), "--json"]
+        return ["docker", "exec", self.one("app"), "/outrigger", "demo", "caller", *whom]
 
     def call(self, services, seconds):
         """Calls from within the app's container for so long; what was seen in all, by service."""
@@ -365,6 +388,17 @@ def static_binary():
     flags = {"RUSTFLAGS": "-C target-feature=+crt-static"}
     run(["cargo", "build", "--release", "--locked", "--target", target], env=flags, timeout=1800, quiet=False)
     return ROOT / "target" / target / "release/outrigger"
+
+
+def busybox_image():
+    """An image of other people's programs: Debian's static busybox, and nothing else."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        sys.exit("FAILED: there is no busybox (Debian: busybox-static) to play an app in a container")
+    with tempfile.TemporaryDirectory(prefix="outrigger-busybox-") as context:
+        shutil.copy(busybox, Path(context, "busybox"))
+        Path(context, "Dockerfile").write_text("FROM scratch\nCOPY busybox /busybox\n")
+        run(["docker", "build", "-q", "-t", BUSYBOX, context], env={"DOCKER_BUILDKIT": "0"})
 
 
 def skip(reason):
