@@ -26,10 +26,12 @@ import time
 import urllib.request
 from pathlib import Path
 
+import clients
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = f"outrigger-test-{os.getpid()}"
 IMAGE = f"{PROJECT}:latest"
-BUSYBOX = f"{PROJECT}-busybox:latest"
+CLIENTS = f"{PROJECT}-clients:latest"
 # Docker's answers live for 5 s in the sidecar at most, then an endpoint that the balancer thinks slow has to get
 # a call again; the rest is for a slow machine.
 SETTLES_IN = 30.0
@@ -48,7 +50,7 @@ def main():
         Path(context, "run").mkdir()
         build = ["docker", "build", "-q", "-f", str(ROOT / "deploy/Dockerfile.prebuilt"), "-t", IMAGE, context]
         run(build, env={"DOCKER_BUILDKIT": "0"})
-    busybox_image()
+    clients_image()
     stand = Stand(compose)
     try:
         stand.up()
@@ -94,11 +96,13 @@ def three_services_answer_by_bare_name_with_nothing_configured(stand):
     require(not names and not host["ExtraHosts"] and not host["Dns"], f"the app is told something: {names} {host}")
     totals = stand.call("orders,payments,catalog", seconds=3)
     for service, total in totals.items():
-        require(total["ok"] > 0 and total["no_answer"] == 0, f"{service}: {total}")
-    # And a program that we did not write: one that asks the system's resolver, and connects to port 80.
+        # catalog fails by turns; what answers for it then is the sidecar.
+        answered = total["calls"] > 0 and total["no_answer"] == 0
+        require(answered and (service == "catalog" or total["ok"] == total["calls"]), f"{service}: {total}")
+    # And programs that we did not write: they ask the system's resolver, and connect to port 80.
     for name in ("orders", "payments", "orders.vip.internal"):
-        body = stand.busybox("wget", "-q", "-O", "-", "-T", "5", f"http://{name}/")
-        require(name.split(".")[0] in body, f"busybox wget http://{name}/ says {body!r}")
+        for client, body in stand.clients(f"http://{name}/").items():
+            require(name.split(".")[0] in body, f"{client} gets {body!r} of http://{name}/")
     return ", ".join(f"{service} {total['ok']} of {total['calls']}" for service, total in totals.items())
 
 
@@ -232,7 +236,7 @@ class Stand:
 
     def down(self):
         subprocess.run([*self.compose, "down", "-v", "--remove-orphans", "-t", "2"], env=environment(self.env), capture_output=True)
-        subprocess.run(["docker", "rmi", "-f", IMAGE, BUSYBOX], capture_output=True)
+        subprocess.run(["docker", "rmi", "-f", IMAGE, CLIENTS], capture_output=True)
 
     def print_logs(self):
         subprocess.run([*self.compose, "logs", "--tail", "30", "--no-color"], env=environment(self.env), stdout=sys.stderr)
@@ -260,9 +264,10 @@ class Stand:
         networks = [self.inspect(container)["NetworkSettings"]["Networks"] for container in self.containers(service)]
         return [network["IPAddress"] for found in networks for network in found.values()]
 
-    def busybox(self, *words):
-        """Runs a word of busybox in the app's network, hosts file and resolv.conf; what it prints."""
-        return run(["docker", "run", "--rm", "--network", f"container:{self.one('sidecar')}", BUSYBOX, "/busybox", *words])
+    def clients(self, url):
+        """Gets a URL by each of other people's clients, in the app's network with its hosts file and resolv.conf."""
+        inside = ["docker", "run", "--rm", "--network", f"container:{self.one('sidecar')}", CLIENTS]
+        return {client: run([*inside, *command]) for client, command in clients.commands(url).items()}
 
     def caller(self, services):
         # By bare name: http://orders/, as the app does.
@@ -390,15 +395,10 @@ def static_binary():
     return ROOT / "target" / target / "release/outrigger"
 
 
-def busybox_image():
-    """An image of other people's programs: Debian's static busybox, and nothing else."""
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        sys.exit("FAILED: there is no busybox (Debian: busybox-static) to play an app in a container")
-    with tempfile.TemporaryDirectory(prefix="outrigger-busybox-") as context:
-        shutil.copy(busybox, Path(context, "busybox"))
-        Path(context, "Dockerfile").write_text("FROM scratch\nCOPY busybox /busybox\n")
-        run(["docker", "build", "-q", "-t", BUSYBOX, context], env={"DOCKER_BUILDKIT": "0"})
+def clients_image():
+    with tempfile.TemporaryDirectory(prefix="outrigger-clients-") as context:
+        clients.folder(context)
+        run(["docker", "build", "-q", "-t", CLIENTS, context], env={"DOCKER_BUILDKIT": "0"}, timeout=300)
 
 
 def skip(reason):
