@@ -38,7 +38,7 @@ use crate::{
     config::Config,
     model::ServiceName,
     net::tcp,
-    proxy::WorkerSettings,
+    proxy::{Outgoing, WorkerSettings},
     service::{Lifecycle, Services, Table, now},
     telemetry::{AccessLog, Metrics, log},
 };
@@ -99,6 +99,8 @@ impl Sidecar {
 
     fn launch(config: Config, origin: Option<Origin>) -> Result<Self, Error> {
         // What can fail comes first.
+        let mark = config.intercept.as_ref().and_then(|intercept| intercept.mark);
+        tcp::may_mark(mark).map_err(Error::Mark)?;
         let listeners = Listeners::bind(&config)?;
         let observe = tcp::listen(config.listen.observe).map_err(|source| Error::Bind {
             what: "observe",
@@ -125,11 +127,13 @@ impl Sidecar {
         table.bound_to(addresses.http);
         let lifecycle = Lifecycle::new(table.clone());
 
+        tcp::mark_own(mark);
         let randomness = RandomState::new();
         let template = WorkerSettings {
             index: 0,
             table: table.clone(),
             metrics: metrics.clone(),
+            outgoing: Outgoing::default(),
             pseudonym: format!("outrigger-{:08x}", randomness.hash_one("pseudonym") as u32),
             seed: randomness.hash_one("seed"),
         };

@@ -7,10 +7,11 @@
 
 use tokio::task::yield_now;
 
-use super::{control::Running, listeners::Changed};
+use super::{Error, control::Running, listeners::Changed};
 use crate::{
     config::{self, Changes, Config, Part},
     discovery::Discovery,
+    net::tcp,
     service::{Services, now},
     telemetry::AccessLog,
 };
@@ -35,6 +36,8 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     let changes = config::diff(&running.config, &loaded.config);
     let mut config = loaded.config;
     keep_what_needs_a_restart(&mut config, &running.config);
+    let mark = config.intercept.as_ref().and_then(|intercept| intercept.mark);
+    tcp::may_mark(mark).map_err(|error| Error::Mark(error).to_string())?;
     let Changed { listeners, added, removed } =
         running.listeners.changed_to(&config).map_err(|error| error.to_string())?;
     let added = listeners.handles(&added).map_err(|error| error.to_string())?;
@@ -57,6 +60,7 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     .map_err(|error| error.to_string())?;
 
     // From here on nothing fails.
+    tcp::mark_own(mark);
     if let Some(origin) = &running.origin {
         origin.level.set(config.log.level);
     }

@@ -13,13 +13,14 @@ use tokio::net::TcpStream;
 
 use super::{
     http1, http2, inbound,
+    intercept::{self, Received},
     listener::OpenConnection,
     sniff::{self, Spoken},
     tcp,
     wire::WireState,
     worker::Worker,
 };
-use crate::{config::Entry, net::tls::Identity};
+use crate::{config::Entry, model::ServiceName, net::{stream::Stream, tls::Identity}};
 
 /// The app at the other end of a connection.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Peer {
     /// What a call and the bytes of its connection tell each other over HTTP/1; over HTTP/2, where calls share
     /// a connection, there is nothing to tell.
     pub(super) wire: Option<Arc<WireState>>,
+    /// Whose address it called, where its connection was redirected to us.
+    pub(super) meant: Option<ServiceName>,
     /// Who the app is, on the receiving side.
     pub(super) identity: Identity,
     /// Counts the connection as open; a tunnel that it becomes holds on to this.
@@ -128,21 +131,33 @@ pub(super) async fn serve(
 ) {
     if let Some(service) = tcp::service(&worker, &entry) {
         // Boxed, so that a connection that carries HTTP need not have room for it.
-        return Box::pin(tcp::serve(worker, control, stream, service, open)).await;
+        return Box::pin(tcp::serve(worker, control, stream, service, Rc::new(open))).await;
     }
     let limits = worker.table.current().traffic().limits;
     let open = Rc::new(open);
-    let mut peer = Peer { addr: stream.peer_addr().ok(), entry, wire: None, identity: Identity::default(), open };
-    let stream = if peer.entry == Entry::Inbound {
-        match Box::pin(inbound::receive(&worker, &control, stream, limits.header_timeout)).await {
-            Some(received) => {
-                peer.identity = received.identity;
-                received.stream
+    let (addr, identity) = (stream.peer_addr().ok(), Identity::default());
+    let mut peer = Peer { addr, entry, wire: None, meant: None, identity, open };
+    let stream = match peer.entry {
+        Entry::Inbound => {
+            match Box::pin(inbound::receive(&worker, &control, stream, limits.header_timeout)).await {
+                Some(received) => {
+                    peer.identity = received.identity;
+                    received.stream.into()
+                }
+                None => return,
             }
-            None => return,
         }
-    } else {
-        stream.into()
+        Entry::Intercepted => match Box::pin(intercept::receive(&worker, &control, stream)).await {
+            Received::Http { stream, meant } => {
+                peer.meant = meant;
+                stream
+            }
+            Received::Bytes { stream, service } => {
+                return Box::pin(tcp::serve(worker, control, stream, service, peer.open)).await;
+            }
+            Received::Over => return,
+        },
+        Entry::Shared | Entry::Service(_) | Entry::Vips(_) => Stream::from(stream).into(),
     };
     match sniff::listen(&worker, &control, stream, limits.header_timeout).await {
         Spoken::Http1(stream) => http1::serve(worker, control, stream, peer, limits).await,

@@ -52,10 +52,16 @@ pub(super) fn route(peer: &Peer, parts: &mut Parts, services: &Services) -> Resu
             // What the caller asked for is for the app to see.
             Ok(Routed { service, host_names_service: true })
         }
-        Entry::Shared | Entry::Vips(_) | Entry::Intercepted => {
-            let host = host.ok_or_else(|| {
-                Failure::new(Reason::BadRequest, "the request names no service: it has no Host header")
-            })?;
+        Entry::Intercepted => {
+            let named = host.and_then(|host| services.find(host));
+            let meant = || services.find(peer.meant.as_ref()?.as_str());
+            let service = named.or_else(meant).ok_or_else(|| host.map_or_else(no_host, unknown))?;
+            speaks_http(service)?;
+            // The app knows nothing of us: its Host is for the endpoint to see, whatever it is.
+            Ok(Routed { service: service.clone(), host_names_service: true })
+        }
+        Entry::Shared | Entry::Vips(_) => {
+            let host = host.ok_or_else(no_host)?;
             match services.find(host) {
                 Some(service) => {
                     speaks_http(service)?;
@@ -82,6 +88,10 @@ fn speaks_http(service: &Service) -> Result<(), Failure> {
 
 fn unknown(host: &str) -> Failure {
     Failure::new(Reason::UnknownService, format!("no service is named {host:?}"))
+}
+
+fn no_host() -> Failure {
+    Failure::new(Reason::BadRequest, "the request names no service: it has no Host header")
 }
 
 fn more_than_one_host() -> Failure {
@@ -125,7 +135,7 @@ fn host(headers: &HeaderMap, version: Version) -> Result<Option<&str>, Failure> 
 }
 
 /// `host` or `host:port`, in the characters that a host can have; brackets round an IPv6 address.
-fn without_port(value: &HeaderValue) -> Option<&str> {
+pub(super) fn without_port(value: &HeaderValue) -> Option<&str> {
     let text = value.to_str().ok()?;
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {

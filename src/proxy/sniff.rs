@@ -15,6 +15,7 @@ use std::{
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    net::TcpStream,
     time::{Instant, timeout_at},
 };
 
@@ -22,7 +23,7 @@ use super::{connection::Control, worker::Worker};
 use crate::net::stream::Stream;
 
 /// The first bytes of an HTTP/2 connection (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bytes that are read at first: most requests' heads are shorter, and are then read once.
 const FIRST: usize = 512;
@@ -47,8 +48,12 @@ pub(super) struct Rewound {
 
 /// Waits for the first bytes, for as long as it takes; for the rest of a preface that has begun, until `limit` has
 /// passed.
-pub(super) async fn listen(worker: &Worker, control: &Rc<Control>, mut stream: Stream, limit: Duration) -> Spoken {
-    let mut first = BytesMut::with_capacity(FIRST);
+pub(super) async fn listen(worker: &Worker, control: &Rc<Control>, stream: Rewound, limit: Duration) -> Spoken {
+    let Rewound { first, mut stream } = stream;
+    if !PREFACE.starts_with(&first) {
+        return Spoken::Http1(Rewound { first, stream });
+    }
+    let mut first = if first.is_empty() { BytesMut::with_capacity(FIRST) } else { first.into() };
     let mut deadline = None;
     loop {
         let read = read(worker, control, &mut stream, &mut first);
@@ -73,7 +78,7 @@ pub(super) async fn listen(worker: &Worker, control: &Rc<Control>, mut stream: S
 }
 
 /// Reads on; `None` when the connection has failed, or is to be closed.
-async fn read(worker: &Worker, control: &Control, stream: &mut Stream, first: &mut BytesMut) -> Option<usize> {
+pub(super) async fn read(worker: &Worker, control: &Control, stream: &mut Stream, first: &mut BytesMut) -> Option<usize> {
     let mut read = pin!(stream.read_buf(first));
     poll_fn(|cx| {
         control.listen(cx);
@@ -86,9 +91,25 @@ async fn read(worker: &Worker, control: &Control, stream: &mut Stream, first: &m
 }
 
 impl Rewound {
+    /// A stream, and what has been read of it.
+    pub(super) fn new(first: Bytes, stream: Stream) -> Self {
+        Self { first, stream }
+    }
+
+    /// The socket below.
+    pub(super) fn tcp(&self) -> &TcpStream {
+        self.stream.tcp()
+    }
+
     /// The stream, when nothing has been put back or all of it has been read again.
     pub(super) fn into_stream(self) -> Stream {
         self.stream
+    }
+}
+
+impl From<Stream> for Rewound {
+    fn from(stream: Stream) -> Self {
+        Self::new(Bytes::new(), stream)
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) async fn serve(
     control: Rc<Control>,
     stream: TcpStream,
     service: Arc<Service>,
-    open: OpenConnection,
+    open: Rc<OpenConnection>,
 ) {
     let app = Stream::from(stream);
     let note = {
@@ -90,7 +90,12 @@ pub(super) async fn serve(
         .await
     };
     match connected {
-        Ok(connected) => carry(call, &control, app, connected).await,
+        Ok(connected) => {
+            // Should the app have come by a redirect rule, and the rule take this for an app's, it must not come round.
+            let addrs = connected.stream.tcp().local_addr().ok().zip(connected.stream.tcp().peer_addr().ok());
+            let _known = addrs.map(|(from, to)| worker.outgoing.enter(from, to));
+            carry(call, &control, app, connected).await;
+        }
         Err(failure) => {
             // In this order: who sees the reset finds the call counted.
             call.note_failure(&failure);
@@ -182,7 +187,7 @@ async fn carry(mut call: Call, control: &Control, mut app: Stream, connected: Co
     let Connected { attempt, stream: mut endpoint, counted } = connected;
     let worker = call.worker.clone();
     let limits = Limits { silence: call.service.config().policy.timeout.idle, end: call.deadline.end() };
-    let (end, carried) = tunnel::carry(&worker, control, &attempt, &mut app, &mut endpoint, limits).await;
+    let (end, carried) = tunnel::carry(&worker, control, Some(&attempt), &mut app, &mut endpoint, limits).await;
     if end != End::Clean {
         [&app, &endpoint].iter().for_each(|stream| tcp::reset_on_close(stream.tcp()));
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -10,14 +10,16 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 
 use super::{
-    Fallbacks, Inbound, LastGood, Service, now,
+    Fallbacks, Inbound, LastGood, Service,
+    addresses::Addresses,
+    now,
     tls::{self, Clients},
     view::ServiceView,
 };
 use crate::{
     config::{self, Config, Limits},
     model::ServiceName,
-    net::tls::FileError,
+    net::{tcp, tls::FileError},
     policy::breaker::Forced,
     telemetry::{AccessLog, Metrics},
 };
@@ -27,7 +29,9 @@ use crate::{
 pub struct Services {
     by_host: HashMap<Box<str>, Arc<Service>, foldhash::fast::RandomState>,
     by_vip: HashMap<Ipv4Addr, Arc<Service>, foldhash::fast::RandomState>,
+    by_address: Addresses,
     vips: Option<config::Vip>,
+    listeners: Vec<SocketAddr>,
     pub(super) list: Vec<Arc<Service>>,
     pub(super) inbound: Option<Inbound>,
     pub(super) clients: Clients,
@@ -111,7 +115,10 @@ impl Services {
         let last_good = last_good.unwrap_or_else(|| Arc::new(LastGood::counted(metrics.last_good_bytes())));
         last_good.limit(config.limits.last_good);
         let vips = config.vip.clone();
-        Ok(Self { by_host, by_vip, vips, list, inbound, clients, shared, domain, traffic, last_good })
+        let listeners = config.listeners().into_iter().map(|listener| listener.addr);
+        let listeners = listeners.chain([config.listen.observe]).chain(config.listen.dns).collect();
+        let by_address = Addresses::default();
+        Ok(Self { by_host, by_vip, by_address, vips, listeners, list, inbound, clients, shared, domain, traffic, last_good })
     }
 
     /// The receiving side.
@@ -150,6 +157,27 @@ impl Services {
     /// The service that has this VIP.
     pub fn at_vip(&self, vip: Ipv4Addr) -> Option<&Arc<Service>> {
         self.by_vip.get(&vip)
+    }
+
+    /// The service that has this address: as its VIP's, or as an endpoint. Where several have the endpoint it is the
+    /// first one, by name.
+    pub fn at(&self, address: SocketAddr) -> Option<Arc<Service>> {
+        let vip = match address.ip() {
+            IpAddr::V4(ip) => self.at_vip(ip),
+            IpAddr::V6(_) => None,
+        };
+        let others = || self.by_address.find(address, self.list.iter().filter(|service| !self.is_inbound(service)));
+        vip.cloned().or_else(others)
+    }
+
+    /// Whether a connection to this address would come to this sidecar, by a port that the configuration gives.
+    pub fn is_listener(&self, address: SocketAddr) -> bool {
+        let is_reached = |listener: &SocketAddr| match listener.ip() {
+            ip if ip.is_unspecified() => tcp::is_of_this_host(address.ip()),
+            ip => ip == address.ip(),
+        };
+        address.port() != 0
+            && self.listeners.iter().any(|listener| listener.port() == address.port() && is_reached(listener))
     }
 
     /// What holds for all VIPs, where there are some.
