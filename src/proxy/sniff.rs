@@ -50,6 +50,9 @@ pub(super) struct Rewound {
 /// passed.
 pub(super) async fn listen(worker: &Worker, control: &Rc<Control>, stream: Rewound, limit: Duration) -> Spoken {
     let Rewound { first, mut stream } = stream;
+    if first.starts_with(PREFACE) {
+        return Spoken::Http2(Rewound { first, stream });
+    }
     if !PREFACE.starts_with(&first) {
         return Spoken::Http1(Rewound { first, stream });
     }
