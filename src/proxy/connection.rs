@@ -20,7 +20,11 @@ use super::{
     wire::WireState,
     worker::Worker,
 };
-use crate::{config::Entry, model::ServiceName, net::{stream::Stream, tls::Identity}};
+use crate::{
+    config::Entry,
+    model::ServiceName,
+    net::{stream::Stream, tls::Identity},
+};
 
 /// The app at the other end of a connection.
 #[derive(Debug)]
@@ -138,15 +142,13 @@ pub(super) async fn serve(
     let (addr, identity) = (stream.peer_addr().ok(), Identity::default());
     let mut peer = Peer { addr, entry, wire: None, meant: None, identity, open };
     let stream = match peer.entry {
-        Entry::Inbound => {
-            match Box::pin(inbound::receive(&worker, &control, stream, limits.header_timeout)).await {
-                Some(received) => {
-                    peer.identity = received.identity;
-                    received.stream.into()
-                }
-                None => return,
+        Entry::Inbound => match Box::pin(inbound::receive(&worker, &control, stream, limits.header_timeout)).await {
+            Some(received) => {
+                peer.identity = received.identity;
+                received.stream.into()
             }
-        }
+            None => return,
+        },
         Entry::Intercepted => match Box::pin(intercept::receive(&worker, &control, stream)).await {
             Received::Http { stream, meant } => {
                 peer.meant = meant;

@@ -81,7 +81,12 @@ pub(super) async fn listen(worker: &Worker, control: &Rc<Control>, stream: Rewou
 }
 
 /// Reads on; `None` when the connection has failed, or is to be closed.
-pub(super) async fn read(worker: &Worker, control: &Control, stream: &mut Stream, first: &mut BytesMut) -> Option<usize> {
+pub(super) async fn read(
+    worker: &Worker,
+    control: &Control,
+    stream: &mut Stream,
+    first: &mut BytesMut,
+) -> Option<usize> {
     let mut read = pin!(stream.read_buf(first));
     poll_fn(|cx| {
         control.listen(cx);

@@ -10,7 +10,10 @@ use std::{
 use prometheus::IntCounter;
 use tokio::sync::Notify;
 
-use super::{alarm::Alarms, connection::Control, headers::Vias, outgoing::Outgoing, tunnel::Buffers, unread::Streams, upload::Upload};
+use super::{
+    alarm::Alarms, connection::Control, headers::Vias, outgoing::Outgoing, tunnel::Buffers, unread::Streams,
+    upload::Upload,
+};
 use crate::{
     config::Entry,
     model::{Outcome, Random},

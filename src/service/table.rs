@@ -118,7 +118,20 @@ impl Services {
         let listeners = config.listeners().into_iter().map(|listener| listener.addr);
         let listeners = listeners.chain([config.listen.observe]).chain(config.listen.dns).collect();
         let by_address = Addresses::default();
-        Ok(Self { by_host, by_vip, by_address, vips, listeners, list, inbound, clients, shared, domain, traffic, last_good })
+        Ok(Self {
+            by_host,
+            by_vip,
+            by_address,
+            vips,
+            listeners,
+            list,
+            inbound,
+            clients,
+            shared,
+            domain,
+            traffic,
+            last_good,
+        })
     }
 
     /// The receiving side.
