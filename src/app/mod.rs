@@ -86,6 +86,8 @@ pub struct Addresses {
     pub services: BTreeMap<ServiceName, SocketAddr>,
     /// The receiving side.
     pub inbound: Option<SocketAddr>,
+    /// Where redirected connections come in.
+    pub intercepted: Option<SocketAddr>,
 }
 
 impl Sidecar {
@@ -118,6 +120,7 @@ impl Sidecar {
             observe: observe.local_addr().map_err(Error::System)?,
             services: listeners.service_addrs(),
             inbound: listeners.inbound_addr(),
+            intercepted: listeners.intercepted_addr(),
         };
 
         let workers = workers::count(&config);
