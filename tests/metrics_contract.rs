@@ -46,6 +46,7 @@ fn rendered() -> Listing {
     metrics.discovery_look("orders", SourceKind::Dns, LookResult::Changed);
     metrics.unattributed_calls();
     metrics.downstream_connections();
+    metrics.intercepted();
     metrics.certificate_expires("orders", std::time::SystemTime::now());
     let orders = metrics.service("orders");
     orders.retried("status");

@@ -58,6 +58,12 @@ pub enum Error {
     /// The access log cannot be written.
     #[error("cannot open the access log: {0}")]
     AccessLog(io::Error),
+    /// Connections cannot be marked.
+    #[error(
+        "cannot mark our own connections (intercept.mark): {0}; it needs CAP_NET_ADMIN: grant that, or leave the mark \
+         out and have them known by `intercept.user`"
+    )]
+    Mark(io::Error),
     /// The system refuses a thread, a socket, an event loop.
     #[error("the system refuses what a sidecar needs: {0}")]
     System(io::Error),

@@ -152,6 +152,11 @@ impl Listeners {
         self.bound.iter().find_map(|(entry, bound)| matches!(entry, Entry::Inbound).then_some(bound.actual))
     }
 
+    /// Where redirected connections come in.
+    pub(super) fn intercepted_addr(&self) -> Option<SocketAddr> {
+        self.bound.get(&Entry::Intercepted).map(|bound| bound.actual)
+    }
+
     /// Where the services' own ports are.
     pub(super) fn service_addrs(&self) -> BTreeMap<ServiceName, SocketAddr> {
         let of_service = |(entry, bound): (&Entry, &Bound)| match entry {

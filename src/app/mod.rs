@@ -40,7 +40,7 @@ use crate::{
     config::Config,
     model::ServiceName,
     net::tcp,
-    proxy::WorkerSettings,
+    proxy::{Outgoing, WorkerSettings},
     service::{Lifecycle, Services, Table, now},
     telemetry::{AccessLog, Metrics, log},
     vip,
@@ -89,6 +89,8 @@ pub struct Addresses {
     pub services: BTreeMap<ServiceName, SocketAddr>,
     /// The receiving side.
     pub inbound: Option<SocketAddr>,
+    /// Where redirected connections come in.
+    pub intercepted: Option<SocketAddr>,
 }
 
 impl Sidecar {
@@ -102,6 +104,8 @@ impl Sidecar {
 
     fn launch(config: Config, origin: Option<Origin>) -> Result<Self, Error> {
         // What can fail comes first.
+        let mark = config.intercept.as_ref().and_then(|intercept| intercept.mark);
+        tcp::may_mark(mark).map_err(Error::Mark)?;
         let mut vips = config.vip.as_ref().map(vip::Addresses::open).transpose()?;
         if let Some(vips) = &mut vips {
             vips.assign(&config, [])?;
@@ -126,6 +130,7 @@ impl Sidecar {
             observe: observe.local_addr().map_err(Error::System)?,
             services: listeners.service_addrs(),
             inbound: listeners.inbound_addr(),
+            intercepted: listeners.intercepted_addr(),
         };
 
         let workers = workers::count(&config);
@@ -136,11 +141,13 @@ impl Sidecar {
         names::write_hosts(&config, &table);
         let lifecycle = Lifecycle::new(table.clone());
 
+        tcp::mark_own(mark);
         let randomness = RandomState::new();
         let template = WorkerSettings {
             index: 0,
             table: table.clone(),
             metrics: metrics.clone(),
+            outgoing: Outgoing::default(),
             pseudonym: format!("outrigger-{:08x}", randomness.hash_one("pseudonym") as u32),
             seed: randomness.hash_one("seed"),
         };

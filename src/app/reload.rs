@@ -11,6 +11,7 @@ use super::{Error, control::Running, listeners::Changed, names};
 use crate::{
     config::{self, Changes, Config, Part},
     discovery::Discovery,
+    net::tcp,
     service::{Services, now},
     telemetry::AccessLog,
     vip,
@@ -38,6 +39,8 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     keep_what_needs_a_restart(&mut config, &running.config);
     let vips = vips(running, &config).map_err(|error| error.to_string())?;
     let addresses = vips.as_ref().map(|vips| vips.current().clone()).unwrap_or_default();
+    let mark = config.intercept.as_ref().and_then(|intercept| intercept.mark);
+    tcp::may_mark(mark).map_err(|error| Error::Mark(error).to_string())?;
     let Changed { listeners, added, removed } =
         running.listeners.changed_to(&config, &addresses).map_err(|error| error.to_string())?;
     let added = listeners.handles(&added).map_err(|error| error.to_string())?;
@@ -53,6 +56,7 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
             .map_err(|error| error.to_string())?;
 
     // From here on nothing fails.
+    tcp::mark_own(mark);
     if let Some(origin) = &running.origin {
         origin.level.set(config.log.level);
     }

@@ -20,6 +20,7 @@ mod explain;
 mod find;
 mod health;
 mod hosts;
+mod intercept;
 mod layout;
 mod run;
 mod schema;
@@ -59,6 +60,8 @@ enum Command {
     Drain(drain::Args),
     /// The /etc/hosts lines for the VIPs.
     Hosts(hosts::Args),
+    /// The firewall rules that redirect an app's connections to the sidecar.
+    Intercept(intercept::Args),
     /// The JSON schema of the configuration, for editors.
     Schema,
     /// Exit 0 when the sidecar is ready, for container health checks.
@@ -109,6 +112,7 @@ fn perform(command: &Command) -> Result<ExitCode, Failure> {
         Command::Breaker(args) => breaker::run(args),
         Command::Drain(args) => drain::run(args),
         Command::Hosts(args) => hosts::run(args),
+        Command::Intercept(args) => intercept::run(args),
         Command::Schema => schema::run(),
         Command::Health(args) => health::run(args),
     }?;
@@ -158,6 +162,9 @@ mod tests {
             "drain [fd00::1]:8080",
             "drain --all",
             "hosts",
+            "intercept --print",
+            "intercept --apply -c x.yaml --ports 80,8080 --user outrigger --mark 7",
+            "intercept --remove",
             "schema",
             "health -c x.yaml",
         ] {
@@ -178,6 +185,12 @@ mod tests {
             "drain orders",
             "drain 10.0.0.1:80 --all",
             "top --for soon",
+            "intercept",
+            "intercept --print --apply",
+            "intercept --remove --ports 80",
+            "intercept --print --ports 0",
+            "intercept --print --ports http",
+            "intercept --print --mark 0",
             "run --unknown",
         ] {
             let error = Cli::try_parse_from(["outrigger"].into_iter().chain(line.split(' '))).unwrap_err();

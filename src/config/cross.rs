@@ -22,8 +22,21 @@ pub(super) fn check(config: &Config, file: &Written<'_>, report: &mut Report<'_>
     conflicts(&listeners, report);
     loops(file, &listeners, report);
     inbound(file, &listeners, report);
+    intercept(config, file, report);
     vips::check(config, file, &|addr| taken(&listeners, addr), report);
     fallbacks(config, file, report);
+}
+
+/// A redirect rule sends connections to 127.0.0.1.
+fn intercept(config: &Config, file: &Written<'_>, report: &mut Report<'_>) {
+    let Some(settings) = &config.intercept else { return };
+    let path = "intercept.listen";
+    let (listen, place) = (settings.listen, file.at(path).map(|node| node.place).unwrap_or_default());
+    if listen.ip() != Ipv4Addr::LOCALHOST && listen.ip() != Ipv4Addr::UNSPECIFIED {
+        let message = format!("`{listen}` is not where redirected connections arrive");
+        let hint = format!("they arrive at 127.0.0.1: write `127.0.0.1:{}`", listen.port());
+        report.error(place, path, message, Some(hint));
+    }
 }
 
 /// Where each service's chain is written: with the service, or with `defaults`.

@@ -113,6 +113,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("fallback", "[{ last_good: on }]"), ("bulkhead.priorities", "[{ path: /x, priority: low }]"),
     ("tls", "on"), ("tls.ca", "/x"), ("tls.name", "x"), ("tls.min_version", "1.3"), ("tls.dangerously_accept_any_certificate", "on"),
     ("cors", "origins: https://a.example"), ("cors.origins", "https://a.example"),
+    ("intercept", "listen: 1"), ("intercept.listen", "1"), ("intercept.ports", "81"), ("intercept.user", "x"), ("intercept.mark", "7"),
     ("inbound", "listen: 1, app: 2"), ("inbound.listen", "3"), ("inbound.app", "3"), ("inbound.tls", "cert: /x, key: /x"),
 ];
 

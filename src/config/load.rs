@@ -96,7 +96,7 @@ fn default_vips(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
 }
 
 /// Whose process this is: the owner of its entry in /proc, where there is one.
-fn user() -> Option<u32> {
+pub fn user() -> Option<u32> {
     std::fs::metadata("/proc/self").map(|data| std::os::unix::fs::MetadataExt::uid(&data)).ok()
 }
 

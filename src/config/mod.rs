@@ -46,7 +46,7 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathB
 pub use self::{
     describe::describe,
     diff::{Changes, Entry, Listener, Listeners, Part, diff},
-    load::{Loaded, find},
+    load::{Loaded, find, user},
     platform::{Dns, Intercept, ServiceVip, Vip, VipAddress, Wildcard, is_of_this_host},
     problem::{Problem, Problems, Severity, Snippet},
     schema::schema,

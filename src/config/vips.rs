@@ -97,7 +97,9 @@ fn reached(config: &Config, entries: &[Entry], report: &mut Report<'_>) {
         let Some(service) = scalar::service(&entry.key).ok().and_then(|name| config.services.get(&name)) else {
             continue;
         };
-        if service.policy.protocol == Protocol::Tcp && service.listen.is_none() && !has_vip(config, service) {
+        // Interception knows a service by the addresses of its endpoints.
+        let is_reached = service.listen.is_some() || has_vip(config, service) || config.intercept.is_some();
+        if service.policy.protocol == Protocol::Tcp && !is_reached {
             let path = join("services", &entry.key);
             let message = format!("the tcp service {} has no `listen`", quoted(&entry.key));
             let hint = "bytes name no service: give it a port of its own, as `listen: 127.0.0.1:5432`, or a VIP";

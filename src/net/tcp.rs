@@ -3,11 +3,12 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::tls::HandshakeError;
 
@@ -64,6 +65,29 @@ pub fn has_route(ip: IpAddr) -> bool {
     UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((ip, 9))).is_ok()
 }
 
+/// Whether an address is this machine's own. Nothing is sent: only to have a socket there is what is tried.
+pub fn is_of_this_host(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// The mark of the connections that we open, 0 for none. It is the process's, like its user, and not of any one service:
+/// it is what the kernel's rules know our connections by.
+static MARK: AtomicU32 = AtomicU32::new(0);
+
+/// Whether connections may be marked at all; nothing may do no harm.
+///
+/// # Errors
+/// The kernel does not let us: it takes `CAP_NET_ADMIN` (or, since Linux 5.17, `CAP_NET_RAW`).
+pub fn may_mark(mark: Option<u32>) -> io::Result<()> {
+    let Some(mark) = mark else { return Ok(()) };
+    Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?.set_mark(mark)
+}
+
+/// Has every connection that [`dial`] opens from now on bear a mark, which [`may_mark`] has allowed, or none.
+pub fn mark_own(mark: Option<u32>) {
+    MARK.store(mark.unwrap_or(0), Ordering::Relaxed);
+}
+
 /// Why a connection could not be had.
 #[derive(Debug)]
 pub enum DialError {
@@ -82,7 +106,7 @@ pub enum DialError {
 /// # Errors
 /// [`DialError`] tells a time-out from a refusal.
 pub async fn dial(addr: SocketAddr, deadline: Option<Instant>) -> Result<TcpStream, DialError> {
-    let connecting = TcpStream::connect(addr);
+    let connecting = connect(addr);
     let connected = match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline.into(), connecting).await.map_err(|_| DialError::Timeout)?,
         None => connecting.await,
@@ -96,6 +120,16 @@ pub async fn dial(addr: SocketAddr, deadline: Option<Instant>) -> Result<TcpStre
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
     Ok(stream)
+}
+
+async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let mark = MARK.load(Ordering::Relaxed);
+    if mark == 0 {
+        return TcpStream::connect(addr).await;
+    }
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    SockRef::from(&socket).set_mark(mark)?;
+    socket.connect(addr).await
 }
 
 /// Has the connection reset when it is closed (RFC 9293 §3.5.2), instead of ended: the peer learns that something
@@ -113,5 +147,12 @@ mod tests {
     fn there_is_a_way_to_ourselves_and_none_to_what_can_be_no_address() {
         assert!(has_route(Ipv4Addr::LOCALHOST.into()));
         assert!(!has_route(Ipv4Addr::new(255, 255, 255, 255).into()), "nobody may broadcast unasked");
+    }
+
+    #[test]
+    fn loopback_is_this_host_and_what_nobody_has_is_not() {
+        assert!(is_of_this_host(Ipv4Addr::new(127, 7, 7, 7).into()));
+        // Of the range for documentation (RFC 5737).
+        assert!(!is_of_this_host(Ipv4Addr::new(192, 0, 2, 1).into()));
     }
 }

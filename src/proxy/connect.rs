@@ -151,7 +151,7 @@ async fn talk(
         }
         Some(_) => {
             let (addr, entry) = (app.tcp().peer_addr().ok(), Entry::Service(service.name().clone()));
-            let peer = Peer { addr, entry, wire: None, identity: Identity::default(), open };
+            let peer = Peer { addr, entry, wire: None, meant: None, identity: Identity::default(), open };
             connection::speak(worker, control, app, peer).await;
         }
     }

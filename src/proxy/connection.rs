@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use super::{
     call::Call,
     http1, http2, inbound,
+    intercept::{self, Received},
     listener::OpenConnection,
     sniff::{self, Rewound, Spoken},
     tcp::{self, Link},
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::{
     config::Entry,
+    model::ServiceName,
     net::{stream::Stream, tcp::reset_on_close, tls::Identity},
 };
 
@@ -34,6 +36,8 @@ pub(super) struct Peer {
     /// What a call and the bytes of its connection tell each other over HTTP/1; over HTTP/2, where calls share
     /// a connection, there is nothing to tell.
     pub(super) wire: Option<Arc<WireState>>,
+    /// Whose address it called, where its connection was redirected to us.
+    pub(super) meant: Option<ServiceName>,
     /// Who the app is, on the receiving side.
     pub(super) identity: Identity,
     /// Counts the connection as open; a tunnel that it becomes holds on to this.
@@ -144,19 +148,32 @@ pub(super) async fn serve(
     }
     let limits = worker.table.current().traffic().limits;
     let open = Rc::new(open);
-    let mut peer = Peer { addr: stream.peer_addr().ok(), entry, wire: None, identity: Identity::default(), open };
-    let stream: Stream = if peer.entry == Entry::Inbound {
-        match Box::pin(inbound::receive(&worker, &control, stream, limits.header_timeout)).await {
+    let (addr, identity) = (stream.peer_addr().ok(), Identity::default());
+    let mut peer = Peer { addr, entry, wire: None, meant: None, identity, open };
+    let stream: Rewound = match peer.entry {
+        Entry::Inbound => match Box::pin(inbound::receive(&worker, &control, stream, limits.header_timeout)).await {
             Some(received) => {
                 peer.identity = received.identity;
-                received.stream
+                received.stream.into()
             }
             None => return,
-        }
-    } else {
-        stream.into()
+        },
+        Entry::Intercepted => match Box::pin(intercept::receive(&worker, &control, stream)).await {
+            Received::Http { stream, meant } => {
+                peer.meant = meant;
+                stream
+            }
+            Received::Bytes { stream, service } => {
+                let note = tcp::note(&worker, &stream);
+                let call = Call::begin(&worker, service, worker.now(), note);
+                let app = Stream::from(stream).into();
+                return Box::pin(tcp::serve(call, control, app, Link::OfService, peer.open)).await;
+            }
+            Received::Over => return,
+        },
+        Entry::Shared | Entry::Service(_) | Entry::Vips(_) | Entry::Vip(_) => Stream::from(stream).into(),
     };
-    speak(worker, control, stream.into(), peer).await;
+    speak(worker, control, stream, peer).await;
 }
 
 /// Serves HTTP on a connection whose entry is known, whichever it is.

@@ -64,10 +64,18 @@ pub(super) fn route(peer: &Peer, parts: &mut Parts, services: &Services) -> Resu
         Entry::Vip(addr) => {
             Err(Failure::new(Reason::UnknownService, format!("no service has the address {} any more", addr.ip())))
         }
-        Entry::Shared | Entry::Vips(_) | Entry::Intercepted => {
-            let host = host.ok_or_else(|| {
-                Failure::new(Reason::BadRequest, "the request names no service: it has no Host header")
-            })?;
+        Entry::Intercepted => {
+            let named = host.and_then(|host| services.find(host));
+            let meant = || services.find(peer.meant.as_ref()?.as_str());
+            let unknown = || host.map_or_else(no_host, |host| unknown(host, services));
+            let service = named.or_else(meant).ok_or_else(unknown)?;
+            speaks_http(service)?;
+            service.ask_for();
+            // The app knows nothing of us: its Host is for the endpoint to see, whatever it is.
+            Ok(Routed { service: service.clone(), host_names_service: true })
+        }
+        Entry::Shared | Entry::Vips(_) => {
+            let host = host.ok_or_else(no_host)?;
             match services.find(host) {
                 Some(service) => {
                     speaks_http(service)?;
@@ -133,6 +141,10 @@ pub(super) fn unknown(host: &str, services: &Services) -> Failure {
     Failure { wanted, ..Failure::new(Reason::UnknownService, format!("no service is named {host:?}")) }
 }
 
+fn no_host() -> Failure {
+    Failure::new(Reason::BadRequest, "the request names no service: it has no Host header")
+}
+
 fn more_than_one_host() -> Failure {
     Failure::new(Reason::BadRequest, "the request has more than one Host header")
 }
@@ -174,7 +186,7 @@ fn host(headers: &HeaderMap, version: Version) -> Result<Option<&str>, Failure> 
 }
 
 /// `host` or `host:port`, in the characters that a host can have; brackets round an IPv6 address.
-fn without_port(value: &HeaderValue) -> Option<&str> {
+pub(super) fn without_port(value: &HeaderValue) -> Option<&str> {
     let text = value.to_str().ok()?;
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {

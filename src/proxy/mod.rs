@@ -12,6 +12,7 @@
 //! |---|---|
 //! | accept connections and hand each to a worker | `listener` |
 //! | serve one connection of an app | `connection`, watching the bytes in `wire` and `head_scan` |
+//! | take in a connection that was meant for others | `intercept`, and not the sidecar's own: `outgoing` |
 //! | find the service | `entry`, by the address that the app has connected to in `vip` |
 //! | carry one call from its head to its outcome | `call`: the order of the policies stands there |
 //! | keep what was asked, for each attempt to send | `asked` |
@@ -66,10 +67,12 @@ mod hold;
 mod http1;
 mod http2;
 mod inbound;
+mod intercept;
 pub mod listener;
 mod local_reply;
 mod manner;
 mod note;
+mod outgoing;
 mod pause;
 mod priority;
 mod retry;
@@ -86,6 +89,7 @@ mod vip;
 mod wire;
 mod worker;
 
+pub use outgoing::Outgoing;
 pub use worker::{Worker, WorkerSettings};
 
 use std::{borrow::Cow, sync::Arc, time::Duration};

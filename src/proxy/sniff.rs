@@ -23,7 +23,7 @@ use super::{connection::Control, worker::Worker};
 use crate::net::stream::Stream;
 
 /// The first bytes of an HTTP/2 connection (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bytes that are read at first: most requests' heads are shorter, and are then read once.
 const FIRST: usize = 512;
@@ -96,7 +96,12 @@ pub(super) async fn first_byte(worker: &Worker, control: &Control, stream: &mut 
 }
 
 /// Reads on; `None` when the connection has failed, or is to be closed.
-async fn read(worker: &Worker, control: &Control, stream: &mut Stream, first: &mut BytesMut) -> Option<usize> {
+pub(super) async fn read(
+    worker: &Worker,
+    control: &Control,
+    stream: &mut Stream,
+    first: &mut BytesMut,
+) -> Option<usize> {
     let mut read = pin!(stream.read_buf(first));
     poll_fn(|cx| {
         control.listen(cx);

@@ -94,7 +94,12 @@ pub(super) async fn serve<Open>(mut call: Call, control: Rc<Control>, app: Rewou
         .await
     };
     match connected {
-        Ok(connected) => carry(call, &control, app, connected).await,
+        Ok(connected) => {
+            // Should the app have come by a redirect rule, and the rule take this for an app's, it must not come round.
+            let addrs = connected.stream.tcp().local_addr().ok().zip(connected.stream.tcp().peer_addr().ok());
+            let _known = addrs.map(|(from, to)| worker.outgoing.enter(from, to));
+            carry(call, &control, app, connected).await;
+        }
         Err(failure) => {
             // In this order: who sees the reset finds the call counted.
             call.note_failure(&failure);
@@ -197,7 +202,7 @@ pub(super) async fn carry(mut call: Call, control: &Control, mut app: Rewound, c
     let Connected { attempt, stream: mut endpoint, counted } = connected;
     let worker = call.worker.clone();
     let limits = Limits { silence: call.service.config().policy.timeout.idle, end: call.deadline.end() };
-    let (end, carried) = tunnel::carry(&worker, control, &attempt, &mut app, &mut endpoint, limits).await;
+    let (end, carried) = tunnel::carry(&worker, control, Some(&attempt), &mut app, &mut endpoint, limits).await;
     if end != End::Clean {
         [app.tcp(), endpoint.tcp()].into_iter().for_each(tcp::reset_on_close);
     }

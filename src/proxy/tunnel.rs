@@ -107,12 +107,12 @@ pub(super) struct Carried {
     pub(super) to_app: u64,
 }
 
-/// Carries bytes both ways for an attempt until both sides have ended, one breaks, a limit is reached, or the
+/// Carries bytes both ways, for an attempt if it is one, until both sides have ended, one breaks, a limit is reached, or the
 /// worker or the endpoint has to be left.
 pub(super) async fn carry<A, E>(
     worker: &Worker,
     control: &Control,
-    attempt: &Attempt,
+    attempt: Option<&Attempt>,
     app: &mut A,
     endpoint: &mut E,
     limits: Limits,
@@ -125,7 +125,7 @@ where
         control.listen(cx);
         match () {
             () if worker.is_cut_off() => Some(End::CutOff),
-            () if attempt.is_cut() => Some(End::EndpointGone),
+            () if attempt.is_some_and(Attempt::is_cut) => Some(End::EndpointGone),
             () => None,
         }
     };

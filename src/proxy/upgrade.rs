@@ -41,7 +41,7 @@ pub(super) fn spawn(
                 let (mut app, mut endpoint) = (TokioIo::new(downstream), TokioIo::new(upstream));
                 let control = call.worker.register();
                 let (end, carried) =
-                    tunnel::carry(&call.worker, &control, &attempt, &mut app, &mut endpoint, limits).await;
+                    tunnel::carry(&call.worker, &control, Some(&attempt), &mut app, &mut endpoint, limits).await;
                 call.note_tunnel(end, carried);
                 end.outcome()
             }

@@ -10,12 +10,15 @@ use std::{
 use prometheus::IntCounter;
 use tokio::sync::Notify;
 
-use super::{alarm::Alarms, connection::Control, headers::Vias, tunnel::Buffers, unread::Streams, upload::Upload};
+use super::{
+    alarm::Alarms, connection::Control, headers::Vias, outgoing::Outgoing, tunnel::Buffers, unread::Streams,
+    upload::Upload,
+};
 use crate::{
     config::Entry,
     model::{Outcome, Random},
     service::{Table, now},
-    telemetry::Metrics,
+    telemetry::{Metrics, metrics::Way},
     upstream::Upstreams,
 };
 
@@ -32,6 +35,8 @@ pub struct WorkerSettings {
     pub table: Table,
     /// Where calls that no service can be blamed for are counted.
     pub metrics: Metrics,
+    /// Connections of ours that must not come back to us.
+    pub outgoing: Outgoing,
     /// How this process is known in Via.
     pub pseudonym: String,
     /// Seeds what is random in traffic.
@@ -48,8 +53,10 @@ pub struct Worker {
     pub(super) alarms: Rc<Alarms>,
     pub(super) streams: Rc<Streams>,
     pub(super) buffers: Buffers,
+    pub(super) outgoing: Outgoing,
     vias: [Vias; 2],
     unattributed: [IntCounter; Outcome::COUNT],
+    intercepted: [IntCounter; 3],
     connections: RefCell<HashMap<u64, Weak<Control>>>,
     next_connection: Cell<u64>,
     stopping: Cell<bool>,
@@ -65,6 +72,8 @@ impl Worker {
         Rc::new(Self {
             index: settings.index,
             unattributed: settings.metrics.unattributed_calls(),
+            intercepted: settings.metrics.intercepted(),
+            outgoing: settings.outgoing,
             table: settings.table,
             upstreams: Upstreams::new(),
             alarms: Rc::default(),
@@ -159,6 +168,11 @@ impl Worker {
     /// Counts a call that no service can be blamed for.
     pub(super) fn count_unattributed(&self, outcome: Outcome) {
         self.unattributed[outcome.index()].inc();
+    }
+
+    /// Counts an intercepted connection.
+    pub(super) fn intercepted(&self, way: Way) {
+        self.intercepted[way as usize].inc();
     }
 
     /// Has every connection and every call look at what has become of the worker, and of their endpoints.

@@ -11,6 +11,7 @@
 //! Discovery does not know this layer, nor this layer discovery: `app` carries sets of endpoints from the
 //! one to the other.
 
+mod addresses;
 mod breaker;
 mod bulkhead;
 mod coalesce;
@@ -377,6 +378,7 @@ impl Service {
         let after = LiveSet::succeeding(&before, set.clone(), &self.metrics, self.tls.as_ref());
         let gone: Vec<_> = before.gone_in(&after).cloned().collect();
         self.endpoints.live.store(Arc::new(after));
+        addresses::changed();
         gone.iter().for_each(|endpoint| endpoint.retire(now));
     }
 
@@ -385,6 +387,7 @@ impl Service {
         let before = self.endpoints.live.load();
         let after = LiveSet::succeeding(&before, EndpointSet::empty(), &self.metrics, self.tls.as_ref());
         self.endpoints.live.store(Arc::new(after));
+        addresses::changed();
         before.live().iter().for_each(|endpoint| endpoint.retire(now));
     }
 

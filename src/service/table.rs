@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Fallbacks, Inbound, LastGood, Making, Service, Summons,
+    addresses::Addresses,
     made::{Made, Mould},
     now,
     tls::{self, Clients},
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     config::{self, Config, Limits},
     model::ServiceName,
-    net::tls::FileError,
+    net::{tcp, tls::FileError},
     policy::breaker::Forced,
     telemetry::{AccessLog, Metrics},
 };
@@ -31,7 +32,9 @@ use crate::{
 pub struct Services {
     pub(super) by_host: Arc<HashMap<Box<str>, Arc<Service>, foldhash::fast::RandomState>>,
     by_vip: Arc<HashMap<Ipv4Addr, Arc<Service>, foldhash::fast::RandomState>>,
+    by_address: Arc<Addresses>,
     vips: Option<Arc<config::Vip>>,
+    listeners: Arc<[SocketAddr]>,
     pub(super) list: Arc<[Arc<Service>]>,
     pub(super) made: Arc<Made>,
     pub(super) mould: Option<Mould>,
@@ -118,10 +121,14 @@ impl Services {
         let last_good = old.map(|old| old.last_good.clone());
         let last_good = last_good.unwrap_or_else(|| Arc::new(LastGood::counted(metrics.last_good_bytes())));
         last_good.limit(config.limits.last_good);
+        let listeners = config.listeners().into_iter().map(|listener| listener.addr);
+        let listeners = listeners.chain([config.listen.observe]).chain(config.listen.dns).collect();
         let mut services = Self {
             by_host: Arc::new(by_host),
             by_vip: Arc::new(by_vip),
+            by_address: Arc::default(),
             vips: config.vip.clone().map(Arc::new),
+            listeners,
             list: list.into(),
             made: Arc::default(),
             mould,
@@ -141,7 +148,7 @@ impl Services {
 
     /// These services, with other ones made.
     pub(super) fn with(&self, made: Made) -> Self {
-        Self { made: Arc::new(made), ..self.clone() }
+        Self { made: Arc::new(made), by_address: Arc::default(), ..self.clone() }
     }
 
     /// The receiving side.
@@ -182,6 +189,27 @@ impl Services {
     /// The service that has this VIP.
     pub fn at_vip(&self, vip: Ipv4Addr) -> Option<&Arc<Service>> {
         self.by_vip.get(&vip).or_else(|| self.made.at_vip(vip))
+    }
+
+    /// The service that has this address: as its VIP's, or as an endpoint. Where several have the endpoint it is the
+    /// first one, by name.
+    pub fn at(&self, address: SocketAddr) -> Option<Arc<Service>> {
+        let vip = match address.ip() {
+            IpAddr::V4(ip) => self.at_vip(ip),
+            IpAddr::V6(_) => None,
+        };
+        let others = || self.by_address.find(address, self.iter().filter(|service| !self.is_inbound(service)));
+        vip.cloned().or_else(others)
+    }
+
+    /// Whether a connection to this address would come to this sidecar, by a port that the configuration gives.
+    pub fn is_listener(&self, address: SocketAddr) -> bool {
+        let is_reached = |listener: &SocketAddr| match listener.ip() {
+            ip if ip.is_unspecified() => tcp::is_of_this_host(address.ip()),
+            ip => ip == address.ip(),
+        };
+        address.port() != 0
+            && self.listeners.iter().any(|listener| listener.port() == address.port() && is_reached(listener))
     }
 
     /// What holds for all VIPs, where there are some.

@@ -58,6 +58,7 @@ struct Families {
     discovery_updates: IntCounterVec,
     discovery_age: GaugeVec,
     connections: IntGaugeVec,
+    intercepted: IntCounterVec,
     access_log_lost: IntCounter,
     certificate_expiry: GaugeVec,
 }
@@ -115,6 +116,30 @@ impl Side {
         match self {
             Self::Downstream => "downstream",
             Self::Upstream => "upstream",
+        }
+    }
+}
+
+/// What became of an intercepted connection; the `way` label of `outrigger_intercepted_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The Host of its first request named a service.
+    Host,
+    /// The address that it was meant for is a service's.
+    Address,
+    /// It is nobody's here, and went where it was meant to go.
+    Passed,
+}
+
+impl Way {
+    const ALL: [Self; 3] = [Self::Host, Self::Address, Self::Passed];
+
+    /// The word for this way.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Address => "address",
+            Self::Passed => "passed",
         }
     }
 }
@@ -295,6 +320,12 @@ impl Metrics {
                 "Open connections; those of apps belong to no service.",
                 &["service", "side"],
             ),
+            intercepted: counters(
+                &registry,
+                "outrigger_intercepted_total",
+                "Connections that a redirect rule brought, by what became of them.",
+                &["way"],
+            ),
             access_log_lost: register(
                 &registry,
                 IntCounter::new(
@@ -369,6 +400,11 @@ impl Metrics {
     /// Calls that no service can be blamed for, by outcome.
     pub fn unattributed_calls(&self) -> [IntCounter; Outcome::COUNT] {
         series_by_outcome(&self.0.calls, NO_SERVICE)
+    }
+
+    /// Intercepted connections, by [`Way`].
+    pub fn intercepted(&self) -> [IntCounter; 3] {
+        Way::ALL.map(|way| self.0.intercepted.with_label_values(&[way.as_str()]))
     }
 
     /// Open connections of apps.

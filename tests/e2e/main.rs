@@ -31,6 +31,7 @@ mod http2;
 mod http2_ends;
 mod hystrix;
 mod inbound;
+mod intercept;
 mod lifecycle;
 mod malformed;
 mod priority;

@@ -122,7 +122,12 @@ mod tests {
     use crate::cli::demo::{character::Character, upstream::Upstream};
 
     fn calls(via: SocketAddr, services: &[&str], rate: u32) -> Calls {
-        Calls { via: Some(via), services: services.iter().map(|&name| name.to_owned()).collect(), rate, outstanding: OUTSTANDING }
+        Calls {
+            via: Some(via),
+            services: services.iter().map(|&name| name.to_owned()).collect(),
+            rate,
+            outstanding: OUTSTANDING,
+        }
     }
 
     #[test]

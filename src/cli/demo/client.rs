@@ -85,7 +85,9 @@ impl Client {
             }
         }
         let stream = match self.to {
-            To::Address(to) => TcpStream::connect(to).await.map_err(|error| ClientError::Connect(to.to_string(), error))?,
+            To::Address(to) => {
+                TcpStream::connect(to).await.map_err(|error| ClientError::Connect(to.to_string(), error))?
+            }
             To::Name => {
                 let connected = TcpStream::connect((host, 80)).await;
                 connected.map_err(|error| ClientError::Connect(host.to_owned(), error))?

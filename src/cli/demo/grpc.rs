@@ -57,7 +57,8 @@ impl Client {
         if let Some(connection) = shared.as_ref().filter(|connection| !connection.is_closed()) {
             return Ok(connection.clone());
         }
-        let stream = TcpStream::connect(self.to).await.map_err(|error| ClientError::Connect(self.to.to_string(), error))?;
+        let stream =
+            TcpStream::connect(self.to).await.map_err(|error| ClientError::Connect(self.to.to_string(), error))?;
         // An old kernel that refuses is no harm.
         let _ = stream.set_nodelay(true);
         let (fresh, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;

@@ -99,6 +99,11 @@ impl Sidecar {
         self.addresses.services[&ServiceName::parse(service).unwrap()]
     }
 
+    /// Where redirected connections come in.
+    pub(crate) fn intercepted(&self) -> SocketAddr {
+        self.addresses.intercepted.unwrap()
+    }
+
     /// The admin socket.
     pub(crate) fn admin(&self) -> &std::path::Path {
         &self.admin
