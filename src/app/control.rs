@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpListener,
+    pin::pin,
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -9,18 +10,19 @@ use std::{
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, oneshot},
-    time::{MissedTickBehavior, interval},
+    sync::mpsc,
+    time::{Instant, Interval, MissedTickBehavior, interval},
 };
 
 use super::{
     Error, Origin,
     acceptor::Acceptor,
+    drain,
     file::{self, Look},
     listeners::Listeners,
     reload, shutdown,
     wiring::Wiring,
-    workers::Workers,
+    workers::{LAST_REQUEST, Workers},
 };
 use crate::{
     admin::{self, ReloadRequest, socket::AdminSocket},
@@ -31,8 +33,32 @@ use crate::{
     telemetry::{AccessLog, Metrics},
 };
 
-/// How often to look whether certificates have changed on disk.
-const CERTIFICATES: Duration = Duration::from_secs(1);
+/// How often to look whether certificates have changed on disk, and whether the wait for endpoints is over.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What is left at least of a stop's limit when draining is over: idle connections are closed politely, those in use
+/// told so.
+const FAREWELL: Duration = LAST_REQUEST.saturating_mul(2);
+
+/// Who may end the sidecar, beside whoever holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Master {
+    /// The process's signals, and the admin socket.
+    Process,
+    /// The admin socket.
+    Holder,
+    /// Nobody: the holder hears the signals and the admin socket, and has an app to think of.
+    Supervisor,
+}
+
+/// What whoever holds the sidecar tells it.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Finish what is in flight, within this time or the configuration's, and end. Nobody needs new calls any more.
+    Stop(Option<Duration>),
+    /// End now.
+    Hurry,
+}
 
 /// What the control thread takes over.
 pub(super) struct Parts {
@@ -47,7 +73,8 @@ pub(super) struct Parts {
     pub(super) lifecycle: Lifecycle,
     pub(super) workers: Workers,
     pub(super) acceptor: Acceptor,
-    pub(super) stopped: oneshot::Receiver<()>,
+    pub(super) master: Master,
+    pub(super) orders: mpsc::Receiver<Order>,
 }
 
 /// What a reload may change.
@@ -58,6 +85,7 @@ pub(super) struct Running {
     pub(super) metrics: Metrics,
     pub(super) access_log: Option<AccessLog>,
     pub(super) table: Table,
+    pub(super) lifecycle: Lifecycle,
     pub(super) workers: usize,
     pub(super) acceptor: Acceptor,
     pub(super) wiring: Wiring,
@@ -71,12 +99,12 @@ pub(super) fn start(parts: Parts) -> Result<JoinHandle<()>, Error> {
         Discovery::new(&parts.config.resolver, parts.metrics.clone())
             .map_err(|error| Error::Resolver(error.to_string()))?
     };
-    let signals = match parts.origin {
-        Some(_) => {
+    let signals = match parts.master {
+        Master::Process => {
             let _entered = runtime.enter();
             Some(Signals::install().map_err(Error::System)?)
         }
-        None => None,
+        Master::Holder | Master::Supervisor => None,
     };
     thread::Builder::new()
         .name("control".into())
@@ -84,10 +112,10 @@ pub(super) fn start(parts: Parts) -> Result<JoinHandle<()>, Error> {
         .map_err(Error::System)
 }
 
-async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
-    let Parts { config, origin, listeners, observe, admin, metrics, access_log, table, lifecycle, workers, .. } = parts;
-    let (acceptor, mut stopped) = (parts.acceptor, parts.stopped);
-    let (reloads, mut asked) = mpsc::channel::<ReloadRequest>(8);
+async fn run(parts: Parts, discovery: Discovery, signals: Option<Signals>) {
+    let Parts { config, origin, listeners, observe, admin, metrics, access_log, table, lifecycle, .. } = parts;
+    let (workers, acceptor, orders) = (parts.workers, parts.acceptor, parts.orders);
+    let (reloads, asked) = mpsc::channel::<ReloadRequest>(8);
 
     match tokio::net::TcpListener::from_std(observe) {
         Ok(observe) => {
@@ -105,55 +133,129 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
         http = %listeners.shared_addr(), services = config.services.len(), workers = workers.count(), "started"
     );
     let count = workers.count();
-    let mut running =
-        Running { config, origin, listeners, metrics, access_log, table, workers: count, acceptor, wiring };
-    let mut check = interval(file::EVERY);
-    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut certificates = interval(CERTIFICATES);
-    certificates.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let lives = lifecycle.clone();
+    let running =
+        Running { config, origin, listeners, metrics, access_log, table, lifecycle, workers: count, acceptor, wiring };
+    let hears_the_socket = parts.master != Master::Supervisor;
+    let [file, second] = [file::EVERY, SECOND].map(|every| {
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    });
+    let mut desk = Desk { running, asked, orders, signals, hears_the_socket, file, second };
 
-    loop {
-        tokio::select! {
-            _ = &mut stopped => break,
-            asked = Signals::next(&mut signals) => match asked {
-                Asked::Stop => break,
-                Asked::Reload => {
-                    if let Some(log) = &running.access_log {
-                        log.reopen();
-                    }
-                    let _ = reload::reload(&mut running).await;
-                }
-            },
-            Some(request) = asked.recv() => {
-                let _ = request.reply.send(reload::reload(&mut running).await);
+    let mut event = desk.attend(std::future::pending()).await;
+    let began = Instant::now();
+    if matches!(event, Event::Signal | Event::Asked) {
+        lives.start_draining();
+        let config = desk.running.config.clone();
+        tracing::info!(until = ?config.drain.until, limit = ?config.drain.limit, "draining: not ready, calls go on");
+        let mut drained = pin!(drain::drained(&config, &workers));
+        event = loop {
+            match desk.attend(drained.as_mut()).await {
+                // It has been heard already.
+                Event::Asked => {}
+                event => break event,
             }
-            _ = certificates.tick() => running.table.current().refresh_certificates(&running.metrics),
-            _ = check.tick() => match running.origin.as_mut().map(|origin| origin.file.look()) {
-                None | Some(Look::Same) => {}
-                Some(Look::Changing) => check.reset_after(file::AT_REST),
-                Some(Look::Changed) => {
-                    let _ = reload::reload(&mut running).await;
-                }
-            },
-        }
+        };
     }
+    let limit = match event {
+        Event::Signal => Duration::ZERO,
+        Event::Ordered(limit) => limit.unwrap_or(desk.running.config.drain.limit).max(FAREWELL),
+        Event::Over | Event::Asked => desk.running.config.drain.limit.saturating_sub(began.elapsed()).max(FAREWELL),
+    };
+    let Desk { running, asked, mut orders, mut signals, .. } = desk;
     // Whoever asks for a reload from now on learns that it is too late.
     drop(asked);
 
     tracing::info!("stopping");
-    lifecycle.start_stopping();
+    lives.start_stopping();
     let hurry = async {
-        loop {
-            if let Asked::Stop = Signals::next(&mut signals).await {
-                return;
+        let signal = async {
+            loop {
+                if let Wish::Stop = Signals::next(&mut signals).await {
+                    return;
+                }
             }
+        };
+        tokio::select! {
+            () = signal => {}
+            Some(Order::Hurry) = orders.recv() => {}
+            else => std::future::pending().await,
         }
     };
-    shutdown::stop(running.acceptor, running.listeners, workers, running.config.drain.limit, hurry).await;
+    shutdown::stop(running.acceptor, running.listeners, workers, limit, hurry).await;
     checks.abort();
     socket.abort();
     let _ = socket.await;
     tracing::info!("stopped");
+}
+
+/// What there is to attend to while the sidecar runs.
+struct Desk {
+    running: Running,
+    asked: mpsc::Receiver<ReloadRequest>,
+    orders: mpsc::Receiver<Order>,
+    signals: Option<Signals>,
+    hears_the_socket: bool,
+    file: Interval,
+    second: Interval,
+}
+
+/// Why there is no more to attend to, or for the moment.
+enum Event {
+    /// A signal asks for a stop.
+    Signal,
+    /// Somebody asks for one by way of the admin socket.
+    Asked,
+    /// Whoever started the sidecar ends it, and says how long that may take.
+    Ordered(Option<Duration>),
+    /// What was waited for has come.
+    Over,
+}
+
+impl Desk {
+    /// Reloads, looks after certificates, and waits for the end: of `over`, or by whoever may ask for it.
+    async fn attend(&mut self, over: impl Future<Output = ()>) -> Event {
+        let mut over = pin!(over);
+        let running = &mut self.running;
+        let lifecycle = running.lifecycle.clone();
+        loop {
+            tokio::select! {
+                order = self.orders.recv() => match order {
+                    Some(Order::Stop(limit)) => return Event::Ordered(limit),
+                    Some(Order::Hurry) => return Event::Ordered(Some(Duration::ZERO)),
+                    None => return Event::Ordered(None),
+                },
+                () = lifecycle.stop_asked(), if self.hears_the_socket => return Event::Asked,
+                () = &mut over => return Event::Over,
+                wish = Signals::next(&mut self.signals) => match wish {
+                    Wish::Stop => return Event::Signal,
+                    Wish::Reload => {
+                        if let Some(log) = &running.access_log {
+                            log.reopen();
+                        }
+                        let _ = reload::reload(running).await;
+                    }
+                },
+                Some(request) = self.asked.recv() => {
+                    let _ = request.reply.send(reload::reload(running).await);
+                }
+                _ = self.second.tick() => {
+                    running.table.current().refresh_certificates(&running.metrics);
+                    // Said by the log at the latest now, should nobody ask.
+                    let _ = lifecycle.readiness();
+                }
+                _ = self.file.tick() => match running.origin.as_mut().map(|origin| origin.file.look()) {
+                    None | Some(Look::Same) => {}
+                    Some(Look::Changing) => self.file.reset_after(file::AT_REST),
+                    Some(Look::Changed) => {
+                        let _ = reload::reload(running).await;
+                    }
+                },
+            }
+        }
+    }
 }
 
 /// The signals of a process that belongs to us.
@@ -164,7 +266,7 @@ struct Signals {
 }
 
 /// What a signal asks for.
-enum Asked {
+enum Wish {
     Stop,
     Reload,
 }
@@ -179,12 +281,12 @@ impl Signals {
     }
 
     /// The next one; never, where signals are somebody else's.
-    async fn next(signals: &mut Option<Self>) -> Asked {
+    async fn next(signals: &mut Option<Self>) -> Wish {
         match signals {
             Some(signals) => tokio::select! {
-                _ = signals.terminate.recv() => Asked::Stop,
-                _ = signals.interrupt.recv() => Asked::Stop,
-                _ = signals.hangup.recv() => Asked::Reload,
+                _ = signals.terminate.recv() => Wish::Stop,
+                _ = signals.interrupt.recv() => Wish::Stop,
+                _ = signals.hangup.recv() => Wish::Reload,
             },
             None => std::future::pending().await,
         }

@@ -426,6 +426,7 @@ impl Call {
         if let Some(retries) = service.retries() {
             retries.call_began();
         }
+        worker.call_begins();
         let (worker, alarm) = (worker.clone(), worker.alarms.lend());
         let (attempts, endpoint) = (Cell::new(0), Cell::new(None));
         Self {
@@ -534,6 +535,7 @@ impl Drop for Call {
         if !self.ended {
             self.finish(self.worker.now(), Outcome::Cancelled);
         }
+        self.worker.call_ends();
     }
 }
 

@@ -83,7 +83,7 @@ mod upload;
 mod wire;
 mod worker;
 
-pub use worker::{Worker, WorkerSettings};
+pub use worker::{Pulse, Worker, WorkerSettings};
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
