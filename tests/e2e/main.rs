@@ -36,9 +36,12 @@ mod priority;
 mod reload;
 mod retry;
 mod reuse;
+mod run_app;
 #[path = "../discovery/server.rs"]
 #[allow(dead_code, unreachable_pub, reason = "what discovery's own tests need of it is more")]
 mod server;
+mod stop;
+mod storm;
 mod streaming;
 mod support;
 mod tcp;

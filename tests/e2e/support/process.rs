@@ -35,29 +35,50 @@ impl Process {
 
     /// Starts, and waits until it answers at all.
     pub(crate) async fn start_unready(yaml: &str) -> Self {
+        let mut process = Self::spawn(yaml, &[]);
+        process.answers().await;
+        process
+    }
+
+    /// Starts it with a shell script for an app, whose output goes to the file `out`, and waits for nothing.
+    pub(crate) fn with_app(yaml: &str, script: &str) -> Self {
+        Self::spawn(yaml, &["--", "sh", "-c", script])
+    }
+
+    /// Starts it with more arguments, and waits for nothing.
+    pub(crate) fn spawn(yaml: &str, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ip = address_of_its_own();
         let (http, observe) = (free_at(ip), free_at(ip));
         let text = Self::text(folder.path(), http, observe, yaml);
         std::fs::write(folder.path().join("outrigger.yaml"), text).unwrap();
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_outrigger"))
+        let child = Self::launch(folder.path(), more);
+        Self { child, folder, ip, http, observe }
+    }
+
+    fn launch(folder: &Path, more: &[&str]) -> Child {
+        let file = |name| std::fs::File::options().create(true).append(true).open(folder.join(name)).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_outrigger"))
             .args(["run", "-c", "outrigger.yaml"])
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .stderr(log)
+            .args(more)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(file("out"))
+            .stderr(file("log"))
             .spawn()
-            .unwrap();
-        let mut process = Self { child, folder, ip, http, observe };
+            .unwrap()
+    }
+
+    /// Waits until it answers at all.
+    pub(crate) async fn answers(&mut self) {
         within("the process to answer", async {
-            while tokio::net::TcpStream::connect(observe).await.is_err() {
-                let ended = process.child.try_wait().unwrap();
-                assert!(ended.is_none(), "it ended with {ended:?}: {}", process.log());
+            while tokio::net::TcpStream::connect(self.observe).await.is_err() {
+                let ended = self.child.try_wait().unwrap();
+                assert!(ended.is_none(), "it ended with {ended:?}: {}", self.log());
                 tokio::task::yield_now().await;
             }
         })
         .await;
-        process
     }
 
     fn text(folder: &Path, http: SocketAddr, observe: SocketAddr, yaml: &str) -> String {
@@ -141,6 +162,29 @@ impl Process {
     pub(crate) fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Ends it by a signal and starts it anew, with the same ports; waits until it answers again.
+    pub(crate) async fn restart(&mut self, signal: &str) {
+        self.signal(signal);
+        self.exit().await;
+        self.child = Self::launch(self.folder.path(), &[]);
+        self.answers().await;
+    }
+
+    /// What its app has written.
+    pub(crate) fn out(&self) -> String {
+        std::fs::read_to_string(self.file("out")).unwrap()
+    }
+
+    /// Waits until its app has written this.
+    pub(crate) async fn has_written(&self, what: &str) {
+        eventually(what, async || self.out().contains(what)).await;
+    }
+
+    /// The folder that it runs in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What it has logged.

@@ -1,0 +1,419 @@
+//! How the real process stops: first it goes on, for whatever `drain.until` says, then it ends what is in flight.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
+
+use crate::support::{Client, Held, Origin, Process, admin, eventually, free, ok, within};
+
+async fn refuses_connections(addr: SocketAddr) {
+    eventually("the port to close", async || TcpStream::connect(addr).await.is_err()).await;
+}
+
+/// Sends a call to the service `a` that its origin holds back.
+async fn held_call(process: &Process, origin: &Held) -> Client {
+    let before = origin.requests();
+    let mut call = process.client().await;
+    call.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    origin.has_read(before + 1).await;
+    call
+}
+
+async fn is_draining(process: &Process) {
+    eventually("draining", async || {
+        let ready = process.observe("/health/ready").await;
+        ready.status == 503 && ready.text().contains("draining")
+    })
+    .await;
+}
+
+/// Asks it for so long how it is; it is there all the while, and takes connections.
+async fn stays(process: &Process, time: Duration) {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        assert_eq!(process.observe("/health/live").await.status, 200);
+        TcpStream::connect(process.http).await.unwrap();
+    }
+}
+
+/// An app behind the receiving side, which takes connections until it is dropped.
+struct App {
+    addr: SocketAddr,
+    taking: tokio::task::JoinHandle<()>,
+}
+
+impl App {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let taking = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+        Self { addr, taking }
+    }
+
+    async fn end(self) {
+        self.taking.abort();
+        let _ = self.taking.await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_goes_on_serving_until_the_last_call_has_ended() {
+    let origin = Held::start().await;
+    let fine = Origin::ok("fine").await;
+    let yaml = format!(
+        "drain: {{for: 1h}}\nservices: {{a: {{static: ['{}']}}, b: {{static: ['{}']}}}}",
+        origin.addr(),
+        fine.addr()
+    );
+    let mut process = Process::start(&yaml).await;
+    let mut idle = process.client().await;
+    assert_eq!(idle.get("b", "/", "").await.text(), "fine");
+    let mut silent = process.client().await;
+    let mut call = held_call(&process, &origin).await;
+    process.signal("TERM");
+    is_draining(&process).await;
+    assert_eq!(process.command("health").await, (1, String::new(), "not ready: draining\n".into()));
+
+    // Old connections and new ones, and no word of an end.
+    let reply = idle.get("b", "/", "").await;
+    assert_eq!((reply.text().as_str(), reply.header("connection")), ("fine", None));
+    assert_eq!(process.get("b", "/").await.text(), "fine");
+    let more = held_call(&process, &origin).await;
+    // As long as a call is in flight nothing else matters.
+    for _ in 0..200 {
+        assert_eq!(idle.get("b", "/", "").await.status, 200);
+    }
+    drop(more);
+    origin.release(2);
+    let reply = call.reply().await;
+    assert_eq!((reply.status, reply.text().as_str(), reply.header("connection")), (200, "/held", None));
+
+    assert!(idle.closed().await.is_empty(), "an idle connection is closed in peace");
+    assert!(silent.closed().await.is_empty(), "also one that has never carried a call");
+    assert_eq!(process.exit().await, Some(0));
+    assert!(!process.file("admin.sock").exists(), "its socket is gone with it");
+}
+
+#[tokio::test]
+async fn a_reload_is_taken_while_calls_go_on() {
+    let (origin, fine) = (Held::start().await, Origin::ok("fine").await);
+    let yaml = format!("drain: {{for: 1h}}\nservices: {{a: {{static: ['{}']}}}}", origin.addr());
+    let mut process = Process::start(&yaml).await;
+    let _call = held_call(&process, &origin).await;
+    process.signal("TERM");
+    is_draining(&process).await;
+    let yaml = yaml.replace("}}", &format!("}}, b: {{static: ['{}']}}}}", fine.addr()));
+    assert_eq!(process.reload(&yaml).await.status, 200);
+    assert_eq!(process.get("b", "/").await.text(), "fine");
+    process.signal("TERM");
+    assert_eq!(process.exit().await, Some(0));
+}
+
+#[tokio::test]
+async fn bodies_tunnels_and_connections_are_calls_in_flight_too() {
+    let echo = Origin::scripted(|mut exchange| async move {
+        let mut bytes = [0; 64];
+        while let Ok(n @ 1..) = exchange.stream.read(&mut bytes).await {
+            exchange.send(&bytes[..n]).await;
+        }
+    })
+    .await;
+    let http = Origin::scripted(|mut exchange| async move {
+        while let Some(request) = exchange.request().await {
+            if request.starts_with("GET /body") {
+                exchange.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf").await;
+                let _ = exchange.stream.read(&mut [0]).await;
+                return;
+            }
+            exchange.send("HTTP/1.1 101 Go\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").await;
+            let mut bytes = [0; 64];
+            while let Ok(n @ 1..) = exchange.stream.read(&mut bytes).await {
+                exchange.send(&bytes[..n]).await;
+            }
+        }
+    })
+    .await;
+    for kind in ["tcp", "upgrade", "body"] {
+        let port = free();
+        let yaml = format!(
+            "drain: {{for: 1h}}\nservices:\n  t: {{static: ['{}'], protocol: tcp, listen: '{port}'}}\n  h: {{static: ['{}']}}",
+            echo.addr(),
+            http.addr()
+        );
+        let mut process = Process::start(&yaml).await;
+        let mut call = Client::connect(if kind == "tcp" { port } else { process.http }).await;
+        match kind {
+            "tcp" => {
+                call.send("ping").await;
+                assert_eq!(call.exactly(4).await, b"ping");
+            }
+            "upgrade" => {
+                call.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").await;
+                assert!(call.head().await.unwrap().contains(" 101 "));
+            }
+            _ => {
+                call.send("GET /body HTTP/1.1\r\nHost: h\r\n\r\n").await;
+                assert!(call.head().await.unwrap().contains(" 200 "));
+                assert_eq!(call.exactly(4).await, b"half");
+            }
+        }
+        process.signal("TERM");
+        is_draining(&process).await;
+        // Quiet for longer than a stop waits for a next call: connections are still taken all the while.
+        stays(&process, Duration::from_millis(600)).await;
+        if kind != "body" {
+            call.send("pong").await;
+            assert_eq!(call.exactly(4).await, b"pong", "{kind}");
+        }
+        drop(call);
+        assert_eq!(process.exit().await, Some(0), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_makes_one_call_after_the_other_is_not_cut_in_between() {
+    let origin = Origin::ok("fine").await;
+    let yaml = format!("drain: {{for: 1h}}\nservices: {{a: {{static: ['{}']}}}}", origin.addr());
+    let mut process = Process::start(&yaml).await;
+    assert_eq!(process.get("a", "/").await.text(), "fine");
+    process.signal("TERM");
+    is_draining(&process).await;
+    let until = Instant::now() + Duration::from_millis(700);
+    while Instant::now() < until {
+        // Each on a connection of its own, so that there is none between two.
+        assert_eq!(process.get("a", "/").await.text(), "fine");
+    }
+    assert_eq!(process.exit().await, Some(0));
+}
+
+#[tokio::test]
+async fn by_time_it_lasts_as_long_as_it_says() {
+    let origin = Origin::ok("fine").await;
+    let yaml = format!("drain: {{for: 1s, until: time}}\nservices: {{a: {{static: ['{}']}}}}", origin.addr());
+    let mut process = Process::start(&yaml).await;
+    let began = Instant::now();
+    process.signal("TERM");
+    let mut quiet = process.client().await;
+    is_draining(&process).await;
+    // Nobody calls for far longer than `calls` would wait, and then somebody does.
+    stays(&process, Duration::from_millis(600)).await;
+    assert_eq!(quiet.get("a", "/", "").await.text(), "fine");
+    assert_eq!(process.exit().await, Some(0));
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn by_the_app_it_lasts_until_that_takes_no_connections_any_more() {
+    let (app, origin) = (App::start().await, Origin::ok("fine").await);
+    let yaml = format!(
+        "drain: {{for: 1h, until: app}}\ninbound: {{listen: '{}', app: '{}'}}\nservices: {{a: {{static: ['{}']}}}}",
+        free(),
+        app.addr,
+        origin.addr()
+    );
+    let mut process = Process::start(&yaml).await;
+    process.signal("TERM");
+    is_draining(&process).await;
+    stays(&process, Duration::from_millis(800)).await;
+    assert_eq!(process.get("a", "/").await.text(), "fine", "quiet is no reason to go");
+    app.end().await;
+    assert_eq!(process.exit().await, Some(0));
+    assert!(process.log().contains("the app is gone"), "{}", process.log());
+}
+
+#[tokio::test]
+async fn without_an_app_it_goes_by_calls_and_says_so() {
+    let mut process = Process::start("drain: {for: 1h, until: app}\nservices: {}").await;
+    process.signal("TERM");
+    assert_eq!(process.exit().await, Some(0));
+    assert!(process.log().contains("drain.until is `app`"), "{}", process.log());
+}
+
+#[tokio::test]
+async fn at_the_limit_who_waits_is_told_and_what_runs_is_cut() {
+    let origin = Origin::scripted(|mut exchange| async move {
+        if exchange.request().await.is_some_and(|request| request.starts_with("GET /body")) {
+            exchange.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+        }
+        exchange.closed().await;
+    })
+    .await;
+    let yaml = format!(
+        "drain: {{for: 100ms}}\nworkers: 1\nservices:\n  a: {{static: ['{0}']}}\n  \
+         b: {{static: ['{0}'], bulkhead: {{max: 1, queue: 1, wait: 1h}}, timeout: 1h}}",
+        origin.addr()
+    );
+    let mut process = Process::start(&yaml).await;
+    let mut calls = Vec::new();
+    for (service, path) in [("a", "/head"), ("b", "/held")] {
+        let mut call = process.client().await;
+        call.send(format!("GET {path} HTTP/1.1\r\nHost: {service}\r\n\r\n")).await;
+        calls.push(call);
+    }
+    let mut body = process.client().await;
+    body.send("GET /body HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(body.head().await.unwrap().contains("200 OK"));
+    eventually("the calls to arrive", async || origin.requests() == 3).await;
+    let mut queued = process.client().await;
+    queued.send("GET /queued HTTP/1.1\r\nHost: b\r\n\r\n").await;
+    calls.push(queued);
+    eventually("a call to queue", async || process.view("b").await.bulkhead.unwrap().queued == 1).await;
+    let mut idle = process.client().await;
+    process.signal("TERM");
+    assert!(idle.closed().await.is_empty(), "who is idle is told in peace");
+    for call in &mut calls {
+        let reply = call.reply().await;
+        assert_eq!((reply.status, reply.reason().as_str()), (503, "shutting_down"));
+    }
+    assert_eq!(body.closed().await, b"half", "cut, and not made to look complete");
+    assert_eq!(process.exit().await, Some(0));
+    assert!(process.log().contains("drain.for is over"), "{}", process.log());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_patience() {
+    let origin = Held::start().await;
+    let yaml = format!("drain: {{for: 1h}}\nservices: {{a: {{static: ['{}']}}}}", origin.addr());
+    let mut process = Process::start(&yaml).await;
+    let mut call = held_call(&process, &origin).await;
+    process.signal("TERM");
+    is_draining(&process).await;
+    process.signal("HUP"); // a reload, and no reason to hurry
+    process.has_logged("reloaded the configuration").await;
+    TcpStream::connect(process.http).await.unwrap();
+    process.signal("INT");
+    assert_eq!(call.reply().await.reason(), "shutting_down");
+    assert_eq!(process.exit().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_signal_after_the_drain_ends_the_patience_too() {
+    let (app, origin) = (App::start().await, Held::start().await);
+    let yaml = format!(
+        "drain: {{for: 1h, until: app}}\ninbound: {{listen: '{}', app: '{}'}}\nservices: {{a: {{static: ['{}']}}}}",
+        free(),
+        app.addr,
+        origin.addr()
+    );
+    let mut process = Process::start(&yaml).await;
+    let mut call = held_call(&process, &origin).await;
+    app.end().await;
+    process.signal("TERM");
+    process.has_logged("stopping").await;
+    process.signal("HUP"); // nothing to reload any more, and no reason to hurry
+    refuses_connections(process.http).await;
+    let ready = process.observe("/health/ready").await;
+    assert_eq!((ready.status, ready.text().contains("stopping")), (503, true), "{}", ready.text());
+    process.signal("TERM");
+    assert_eq!(call.reply().await.reason(), "shutting_down");
+    assert_eq!(process.exit().await, Some(0));
+}
+
+#[tokio::test]
+async fn in_the_second_phase_answers_say_that_they_are_the_last() {
+    let (app, origin) = (App::start().await, Held::start().await);
+    let yaml = format!(
+        "drain: {{for: 1h, until: app}}\ninbound: {{listen: '{}', app: '{}'}}\nservices: {{a: {{static: ['{}']}}}}",
+        free(),
+        app.addr,
+        origin.addr()
+    );
+    let mut process = Process::start(&yaml).await;
+    let mut calls = Vec::new();
+    for _ in 0..50 {
+        calls.push(held_call(&process, &origin).await);
+    }
+    app.end().await;
+    process.signal("TERM");
+    refuses_connections(process.http).await;
+    // The port closes a moment before the workers are told.
+    let mut told = 0;
+    for call in &mut calls {
+        origin.release(1);
+        let reply = call.reply().await;
+        assert_eq!(reply.text(), "/held");
+        told += usize::from(reply.header("connection") == Some("close"));
+    }
+    assert!(told > 0);
+    assert_eq!(process.exit().await, Some(0));
+}
+
+#[tokio::test]
+async fn an_idle_process_stops_at_once() {
+    for until in ["calls", "app"] {
+        let mut process = Process::start(&format!("drain: {{for: 1h, until: {until}}}\nservices: {{}}")).await;
+        process.signal("TERM");
+        assert_eq!(process.exit().await, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_came_just_before_the_stop_is_served_or_closed_in_peace() {
+    let origin = Origin::ok("fine").await;
+    let mut process = Process::start(&format!("services: {{a: {{static: ['{}']}}}}", origin.addr())).await;
+    let mut clients = Vec::new();
+    for _ in 0..50 {
+        let mut client = process.client().await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        clients.push(client);
+    }
+    // The first answers are there: the acceptor has come to know of the connections.
+    assert_eq!(clients.pop().unwrap().reply().await.text(), "fine");
+    process.signal("TERM");
+    for client in &mut clients {
+        assert_eq!(client.reply().await.text(), "fine");
+    }
+    assert_eq!(process.exit().await, Some(0));
+}
+
+#[tokio::test]
+async fn the_admin_socket_begins_the_same_stop() {
+    let origin = Held::start().await;
+    let yaml = format!("drain: {{for: 1h}}\nservices: {{a: {{static: ['{}']}}}}", origin.addr());
+    let mut process = Process::start(&yaml).await;
+    let mut call = held_call(&process, &origin).await;
+    for _ in 0..3 {
+        // To ask again is no second signal.
+        let reply = process.admin("/shutdown").await;
+        assert_eq!((reply.status, reply.text().as_str()), (200, "{\"stopping\":true}\n"));
+        let ready = process.observe("/health/ready").await;
+        assert_eq!((ready.status, ready.text().contains("draining")), (503, true), "whoever has been answered sees it");
+    }
+    let waiting = tokio::spawn({
+        let (binary, config) = (env!("CARGO_BIN_EXE_outrigger"), process.config());
+        let mut command = std::process::Command::new(binary);
+        command.args(["shutdown", "--wait", "-c"]).arg(config).env_remove("OUTRIGGER_ADMIN");
+        async move { tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap() }
+    });
+    assert_eq!(process.command("shutdown").await, (0, "stopping\n".into(), String::new()));
+    assert!(!waiting.is_finished());
+    origin.release(1);
+    assert_eq!(call.reply().await.text(), "/held");
+    let output = within("the command to see the end", waiting).await.unwrap();
+    assert_eq!((output.status.code(), String::from_utf8(output.stdout).unwrap().as_str()), (Some(0), "stopped\n"));
+    assert_eq!(process.exit().await, Some(0));
+    let (code, _, error) = process.command("shutdown --wait").await;
+    assert_eq!((code, error.contains("no sidecar answers")), (1, true), "{error}");
+}
+
+#[tokio::test]
+async fn who_waits_for_the_end_does_not_wait_for_its_successor() {
+    let mut process = Process::start("drain: {for: 1h}\nservices: {}").await;
+    assert_eq!(process.command("shutdown --wait").await.0, 0);
+    assert_eq!(process.exit().await, Some(0));
+    // A door that says nothing of a stop, as a new sidecar does.
+    let socket = process.file("admin.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(ok("{\"status\":\"ready\"}").as_bytes()).await;
+        }
+    });
+    assert_eq!(admin(&socket, "/shutdown").await.status, 200);
+    assert_eq!(process.command("shutdown --wait").await.0, 0);
+}
