@@ -80,6 +80,7 @@ impl Server {
     }
 
     /// One at an address, as soon as that is free: a server that restarts. It knows no name yet.
+    #[allow(dead_code, reason = "the end-to-end tests restart theirs")]
     pub async fn start_at(addr: SocketAddr) -> Self {
         loop {
             if let (Ok(udp), Ok(tcp)) = (UdpSocket::bind(addr).await, TcpListener::bind(addr).await) {

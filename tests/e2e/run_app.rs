@@ -236,7 +236,10 @@ async fn calls_in_flight_outlive_the_app_but_not_the_limit() {
 
 #[tokio::test]
 async fn the_admin_socket_has_the_app_told_to_stop() {
-    let mut process = Process::with_app("drain: {for: 1h}\nservices: {}", "trap 'echo told; exit 8' TERM; echo up; while :; do sleep 0.02; done");
+    let mut process = Process::with_app(
+        "drain: {for: 1h}\nservices: {}",
+        "trap 'echo told; exit 8' TERM; echo up; while :; do sleep 0.02; done",
+    );
     process.has_written("up").await;
     assert_eq!(process.command("shutdown --wait").await, (0, "stopped\n".into(), String::new()));
     assert_eq!(process.exit().await, Some(8));

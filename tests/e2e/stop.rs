@@ -1,14 +1,16 @@
 //! How the real process stops: first it goes on, for whatever `drain.until` says, then it ends what is in flight.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     time::Instant,
 };
 
-use crate::support::{Client, Held, Origin, Process, admin, eventually, free, ok, within};
+use crate::support::{Client, Held, Origin, Process, Sidecar, admin, eventually, free, http2, ok, within};
 
 async fn refuses_connections(addr: SocketAddr) {
     eventually("the port to close", async || TcpStream::connect(addr).await.is_err()).await;
@@ -175,6 +177,77 @@ async fn bodies_tunnels_and_connections_are_calls_in_flight_too() {
 }
 
 #[tokio::test]
+async fn streams_are_taken_on_as_well() {
+    let (arrived, held) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let origin = http2::origin({
+        let (arrived, held) = (arrived.clone(), held.clone());
+        move |mut stream: http2::Stream| {
+            let (arrived, held) = (arrived.clone(), held.clone());
+            async move {
+                // The head has come: what is in flight is the rest.
+                let mut body = stream.head(http::Response::new(()));
+                arrived.add_permits(1);
+                held.acquire().await.unwrap().forget();
+                let _ = body.send_data(Bytes::from_static(b"late"), true);
+            }
+        }
+    })
+    .await;
+    let yaml = format!("drain: {{for: 1h}}\nservices: {{a: {{static: ['{}'], protocol: http2}}}}", origin.addr());
+    let mut process = Process::start(&yaml).await;
+    let app = http2::App::connect(process.http).await;
+    let (first, _) = app.open(http2::get("a", "/"), true).await;
+    arrived.acquire().await.unwrap().forget();
+    process.signal("TERM");
+    is_draining(&process).await;
+    stays(&process, Duration::from_millis(600)).await;
+    let (second, _) = app.open(http2::get("a", "/"), true).await;
+    arrived.acquire().await.unwrap().forget();
+    held.add_permits(2);
+    assert_eq!(
+        (http2::answer(first).await.text().as_str(), http2::answer(second).await.text().as_str()),
+        ("late", "late")
+    );
+    app.closed().await.unwrap();
+    assert_eq!(process.exit().await, Some(0));
+}
+
+#[tokio::test]
+async fn callers_of_our_app_are_served_on_too() {
+    let (app, inbound) = (Held::start().await, free());
+    let yaml = format!("drain: {{for: 1h}}\ninbound: {{listen: '{inbound}', app: '{}'}}\nservices: {{}}", app.addr());
+    let mut process = Process::start(&yaml).await;
+    let mut calls = Vec::new();
+    for n in 1..=2 {
+        let mut call = Client::connect(inbound).await;
+        call.send("GET /in HTTP/1.1\r\nHost: us\r\n\r\n").await;
+        app.has_read(n).await;
+        calls.push(call);
+        if n == 1 {
+            process.signal("TERM");
+            is_draining(&process).await;
+        }
+    }
+    app.release(2);
+    for call in &mut calls {
+        assert_eq!(call.reply().await.text(), "/in");
+    }
+    assert_eq!(process.exit().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_sidecar_inside_another_program_can_be_stopped_by_its_socket() {
+    let origin = Origin::ok("fine").await;
+    let sidecar = Sidecar::before(&origin, "").await;
+    assert_eq!(sidecar.get("a", "/").await.text(), "fine");
+    assert_eq!(admin(sidecar.admin(), "/shutdown").await.status, 200);
+    refuses_connections(sidecar.http()).await;
+    eventually("its socket to go", async || !sidecar.admin().exists()).await;
+    // Whoever holds it may still do so, and stop it once more.
+    sidecar.stop().await;
+}
+
+#[tokio::test]
 async fn an_app_that_makes_one_call_after_the_other_is_not_cut_in_between() {
     let origin = Origin::ok("fine").await;
     let yaml = format!("drain: {{for: 1h}}\nservices: {{a: {{static: ['{}']}}}}", origin.addr());
@@ -193,7 +266,7 @@ async fn an_app_that_makes_one_call_after_the_other_is_not_cut_in_between() {
 #[tokio::test]
 async fn by_time_it_lasts_as_long_as_it_says() {
     let origin = Origin::ok("fine").await;
-    let yaml = format!("drain: {{for: 1s, until: time}}\nservices: {{a: {{static: ['{}']}}}}", origin.addr());
+    let yaml = format!("drain: {{for: 3s, until: time}}\nservices: {{a: {{static: ['{}']}}}}", origin.addr());
     let mut process = Process::start(&yaml).await;
     let began = Instant::now();
     process.signal("TERM");
@@ -203,7 +276,7 @@ async fn by_time_it_lasts_as_long_as_it_says() {
     stays(&process, Duration::from_millis(600)).await;
     assert_eq!(quiet.get("a", "/", "").await.text(), "fine");
     assert_eq!(process.exit().await, Some(0));
-    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

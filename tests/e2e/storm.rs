@@ -94,7 +94,7 @@ async fn serve(mut exchange: Exchange) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_restarts_in_any_order_calls_succeed_again() {
-    for seed in [1, 2, 3, 4] {
+    for seed in 1..=4 {
         storm(seed).await;
     }
 }
@@ -114,14 +114,11 @@ async fn storm(seed: u64) {
     let caller = tokio::spawn({
         let (over, http) = (over.clone(), process.http);
         async move {
-            let (mut good, mut bad) = (0, 0);
+            let mut good = 0;
             while !over.load(Ordering::Relaxed) {
-                match one_call(http).await {
-                    Some(200) => good += 1,
-                    _ => bad += 1,
-                }
+                good += usize::from(one_call(http).await == Some(200));
             }
-            (good, bad)
+            good
         }
     });
 
@@ -152,8 +149,7 @@ async fn storm(seed: u64) {
     })
     .await;
     over.store(true, Ordering::Relaxed);
-    let (good, bad) = caller.await.unwrap();
-    println!("seed {seed}: {steps:?}: {good} good calls, {bad} others");
+    assert!(caller.await.unwrap() > 0, "the caller had its part in it");
 }
 
 /// One call on a connection of its own; its status, if it comes to that.
