@@ -84,7 +84,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("workers", "3"),
     ("limits.connections", "1"), ("limits.header_bytes", "8KiB"), ("limits.headers", "1"), ("limits.header_timeout", "1s"),
     ("log.access", "stdout"), ("log.level", "warn"),
-    ("drain", "1s"), ("drain.for", "1s"),
+    ("drain", "1s"), ("drain.for", "1s"), ("drain.until", "time"), ("ready", "1s"), ("ready.limit", "1s"),
     ("services.a.listen", "1"), ("services.a.aliases", "b"),
     ("services.a.dns", "b:80"), ("services.a.srv", "b"), ("services.a.static", "10.0.0.1:80"), ("services.a.file", "/x"),
     ("timeout", "1s"), ("timeout.request", "1s"), ("timeout.connect", "2s"), ("timeout.attempt", "1s"),

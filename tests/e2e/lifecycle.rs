@@ -1,4 +1,4 @@
-//! Start of the real process, when it is ready, and the commands that talk to it. How it stops: `stop`.
+//! Start of the real process, when it is ready, and the commands that talk to it. How it stops: `drain` and `stop`.
 
 use crate::support::{Client, Held, Origin, Process, Sidecar, eventually, free, within};
 

@@ -13,6 +13,7 @@ mod bulkhead;
 mod chaos;
 mod coalesce;
 mod discovery;
+mod drain;
 mod ejection;
 mod entry;
 mod expect;

@@ -176,13 +176,9 @@ async fn after_a_stop_the_app_is_served_until_it_ends() {
     process.has_written("up").await;
     process.signal("TERM");
     process.has_written("told").await;
-    let ready = process.observe("/health/ready").await;
-    assert_eq!((ready.status, ready.text().contains("draining")), (503, true), "{}", ready.text());
+    process.is_draining().await;
     // Far longer than a sidecar alone waits for one more call.
-    let until = Instant::now() + Duration::from_millis(600);
-    while Instant::now() < until {
-        assert_eq!(process.observe("/health/live").await.status, 200);
-    }
+    process.stays(Duration::from_millis(600)).await;
     let reply = process.get("a", "/").await;
     assert_eq!((reply.text().as_str(), reply.header("connection")), ("fine", None));
     process.signal("TERM");
@@ -218,9 +214,7 @@ async fn calls_in_flight_outlive_the_app_but_not_the_limit() {
         let yaml = format!("drain: {{for: 1h}}\nservices: {{a: {{static: ['{}']}}}}", origin.addr());
         let mut process = Process::with_app(&yaml, &until_done("", 6));
         process.has_written("up").await;
-        let mut call = process.client().await;
-        call.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        origin.has_read(1).await;
+        let mut call = process.held_call(&origin).await;
         done(&process);
         process.has_logged("stopping").await;
         if hurried {

@@ -6,15 +6,17 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
 };
 
 use outrigger::service::view::ServiceView;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
+    net::{TcpStream, UnixStream},
+    time::Instant,
 };
 
-use super::{Client, Reply, eventually, within};
+use super::{Client, Held, Reply, eventually, within};
 
 /// A running process; killed when dropped.
 pub(crate) struct Process {
@@ -72,7 +74,7 @@ impl Process {
     /// Waits until it answers at all.
     pub(crate) async fn answers(&mut self) {
         within("the process to answer", async {
-            while tokio::net::TcpStream::connect(self.observe).await.is_err() {
+            while TcpStream::connect(self.observe).await.is_err() {
                 let ended = self.child.try_wait().unwrap();
                 assert!(ended.is_none(), "it ended with {ended:?}: {}", self.log());
                 tokio::task::yield_now().await;
@@ -170,6 +172,33 @@ impl Process {
         self.exit().await;
         self.child = Self::launch(self.folder.path(), &[]);
         self.answers().await;
+    }
+
+    /// Waits until a stop has begun.
+    pub(crate) async fn is_draining(&self) {
+        eventually("draining", async || {
+            let ready = self.observe("/health/ready").await;
+            ready.status == 503 && ready.text().contains("draining")
+        })
+        .await;
+    }
+
+    /// Asks it for so long how it is; it is there all the while, and takes connections.
+    pub(crate) async fn stays(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            assert_eq!(self.observe("/health/live").await.status, 200);
+            TcpStream::connect(self.http).await.unwrap();
+        }
+    }
+
+    /// Sends a call to the service `a` that its origin holds back.
+    pub(crate) async fn held_call(&self, origin: &Held) -> Client {
+        let before = origin.requests();
+        let mut call = self.client().await;
+        call.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        origin.has_read(before + 1).await;
+        call
     }
 
     /// What its app has written.
