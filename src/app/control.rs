@@ -144,25 +144,9 @@ async fn run(parts: Parts, discovery: Discovery, signals: Option<Signals>) {
     });
     let mut desk = Desk { running, asked, orders, signals, hears_the_socket, file, second };
 
-    let mut event = desk.attend(std::future::pending()).await;
-    let began = Instant::now();
-    if matches!(event, Event::Signal | Event::Asked) {
-        lives.start_draining();
-        let config = desk.running.config.clone();
-        tracing::info!(until = ?config.drain.until, limit = ?config.drain.limit, "draining: not ready, calls go on");
-        let mut drained = pin!(drain::drained(&config, &workers));
-        event = loop {
-            match desk.attend(drained.as_mut()).await {
-                // It has been heard already.
-                Event::Asked => {}
-                event => break event,
-            }
-        };
-    }
-    let limit = match event {
-        Event::Signal => Duration::ZERO,
-        Event::Ordered(limit) => limit.unwrap_or(desk.running.config.drain.limit).max(FAREWELL),
-        Event::Over | Event::Asked => desk.running.config.drain.limit.saturating_sub(began.elapsed()).max(FAREWELL),
+    let limit = match desk.attend(std::future::pending()).await {
+        Event::Signal | Event::Asked | Event::Over => desk.drain(&workers).await,
+        Event::Ordered(limit) => desk.left(limit),
     };
     let Desk { running, asked, mut orders, mut signals, .. } = desk;
     // Whoever asks for a reload from now on learns that it is too late.
@@ -215,6 +199,30 @@ enum Event {
 }
 
 impl Desk {
+    /// From running ⇒ to drained: everything goes on, but for readiness. How long the rest of the stop may take.
+    async fn drain(&mut self, workers: &Workers) -> Duration {
+        let began = Instant::now();
+        self.running.lifecycle.start_draining();
+        let config = self.running.config.clone();
+        tracing::info!(until = ?config.drain.until, limit = ?config.drain.limit, "draining: not ready, calls go on");
+        let mut drained = pin!(drain::drained(&config, workers));
+        loop {
+            match self.attend(drained.as_mut()).await {
+                // It has been heard already.
+                Event::Asked => {}
+                // The second one.
+                Event::Signal => return Duration::ZERO,
+                Event::Ordered(limit) => return self.left(limit),
+                Event::Over => return self.left(Some(config.drain.limit.saturating_sub(began.elapsed()))),
+            }
+        }
+    }
+
+    /// What a stop may take of this limit, or else the configuration's.
+    fn left(&self, limit: Option<Duration>) -> Duration {
+        limit.unwrap_or(self.running.config.drain.limit).max(FAREWELL)
+    }
+
     /// Reloads, looks after certificates, and waits for the end: of `over`, or by whoever may ask for it.
     async fn attend(&mut self, over: impl Future<Output = ()>) -> Event {
         let mut over = pin!(over);
