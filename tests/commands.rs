@@ -157,7 +157,8 @@ fn questions_can_go_to_the_socket_too() {
 fn where_nobody_runs_the_answer_is_no_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let gone = folder.path().join("gone.sock");
-    for line in ["health", "explain orders", "top", "breaker orders open", "drain --all"] {
+    for line in ["health", "explain orders", "top", "breaker orders open", "drain --all", "shutdown", "shutdown --wait"]
+    {
         let (code, out, error) = outrigger(line, folder.path(), Some(&gone));
         assert_eq!((code, out.as_str()), (1, ""), "{line}");
         assert!(error.contains("gone.sock") && error.contains("is `outrigger run` running"), "{line}: {error}");

@@ -266,6 +266,60 @@ fn known(tree: &Value, schema: &Value, path: &str) {
     }
 }
 
+/// The documents of the files for Kubernetes.
+fn manifests() -> Vec<(PathBuf, Value)> {
+    let of = |path: PathBuf| {
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(&path).unwrap()).unwrap();
+        documents.into_iter().map(move |document| (path.clone(), document))
+    };
+    files("deploy/kubernetes").into_iter().flat_map(of).collect()
+}
+
+#[test]
+fn what_kubernetes_is_given_is_a_valid_configuration() {
+    let configs: Vec<_> = manifests()
+        .into_iter()
+        .filter_map(|(path, document)| Some((path, document["data"]["outrigger.yaml"].as_str()?.to_owned())))
+        .collect();
+    assert!(configs.len() >= 2, "{configs:?}");
+    for (path, text) in configs {
+        let loaded = parse(&text).unwrap_or_else(|problems| panic!("{}:\n{problems}", path.display()));
+        assert!(loaded.warnings.is_empty(), "{}: {:?}", path.display(), loaded.warnings);
+    }
+}
+
+#[test]
+fn the_files_for_kubernetes_hold_together() {
+    let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut pods = 0;
+    for (path, document) in manifests() {
+        let what = format!("{}: {}", path.display(), document["metadata"]["name"]);
+        for key in ["apiVersion", "kind"] {
+            assert!(document[key].is_string(), "{what} has no {key}");
+        }
+        let pod = &document["spec"]["template"]["spec"];
+        if pod.is_null() {
+            continue;
+        }
+        pods += 1;
+        let volumes: Vec<_> = items(&pod["volumes"]).iter().map(|volume| volume["name"].clone()).collect();
+        let containers = [items(&pod["initContainers"]), items(&pod["containers"])].concat();
+        assert!(containers.iter().any(|container| container["name"] == "outrigger"), "{what}");
+        for container in &containers {
+            for mount in items(&container["volumeMounts"]) {
+                assert!(volumes.contains(&mount["name"]), "{what}: no volume {}", mount["name"]);
+            }
+        }
+        // A sidecar that runs beside a job and does not end with it would keep it from ever being done.
+        let native = items(&pod["initContainers"]).iter().all(|container| container["restartPolicy"] == "Always");
+        assert!(native, "{what}");
+        if document["kind"] == "Job" && pod["initContainers"].is_null() {
+            assert!(containers.iter().any(|container| container.to_string().contains("outrigger shutdown")), "{what}");
+        }
+    }
+    assert_eq!(pods, 3);
+}
+
 #[test]
 fn severities_have_words() {
     assert_eq!((Severity::Error.as_str(), Severity::Warning.as_str()), ("error", "warning"));

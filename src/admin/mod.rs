@@ -5,7 +5,7 @@
 //! | door | what | who |
 //! |---|---|---|
 //! | [`observe`]: a TCP port | metrics, health, JSON views; it can change nothing | whoever reaches the port |
-//! | [`socket`]: a Unix socket | breaker, drain, reload, and the views | whoever may open the file |
+//! | [`socket`]: a Unix socket | breaker, drain, reload, shutdown, and the views | whoever may open the file |
 //!
 //! `answer` makes the replies, `serve` bounds what a client may cost. Both doors run on the control thread, so
 //! that a slow scrape never delays a call. There is no authentication here beyond the file's mode, and no TLS:
@@ -55,6 +55,8 @@ pub trait Sidecar: Clone + Send + Sync + Unpin + 'static {
     fn drain(&self, endpoint: SocketAddr) -> usize;
     /// Makes the sidecar not ready, while calls go on.
     fn start_draining(&self);
+    /// Begins the stop that a signal would begin.
+    fn stop(&self);
 }
 
 /// The running sidecar.
@@ -97,6 +99,10 @@ impl Sidecar for Live {
 
     fn start_draining(&self) {
         self.lifecycle.start_draining();
+    }
+
+    fn stop(&self) {
+        self.lifecycle.ask_to_stop();
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `POST /breaker/NAME/open`, `closed` or `auto` | forces the breaker, or lets it decide again |
 //! | `POST /drain/IP:PORT` | no new attempts to the endpoint, in every service that has it |
 //! | `POST /drain` | not ready any more, calls go on: the start of a stop |
+//! | `POST /shutdown` | the stop that SIGTERM begins; answered at once |
 //! | `POST /reload` | reads the configuration file again |
 //! | `GET /health/ready`, `/api/services`, `/api/services/NAME` | the observe port's views, for who knows the socket only |
 //!
@@ -83,10 +84,15 @@ async fn answer(method: &Method, path: &str, sidecar: &impl Sidecar, reload: &mp
             tracing::info!("draining by an operator's request: not ready, calls go on");
             answer::json(StatusCode::OK, &json!({ "draining": true }))
         }
+        ["shutdown"] => {
+            tracing::info!("asked to stop by way of the admin socket");
+            sidecar.stop();
+            answer::json(StatusCode::OK, &json!({ "stopping": true }))
+        }
         ["reload"] => ask_for_reload(reload).await,
         _ => answer::problem(
             StatusCode::NOT_FOUND,
-            "there is /breaker/NAME/open|closed|auto, /drain, /drain/IP:PORT and /reload",
+            "there is /breaker/NAME/open|closed|auto, /drain, /drain/IP:PORT, /shutdown and /reload",
         ),
     }
 }

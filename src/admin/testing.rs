@@ -94,6 +94,10 @@ impl Sidecar for Stand {
     fn start_draining(&self) {
         self.why_not_ready.lock().unwrap().push("draining".into());
     }
+
+    fn stop(&self) {
+        self.done.lock().unwrap().push("stop".into());
+    }
 }
 
 impl Stand {

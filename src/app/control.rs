@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpListener,
+    pin::pin,
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -9,19 +10,20 @@ use std::{
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, oneshot},
-    time::{MissedTickBehavior, interval},
+    sync::mpsc,
+    time::{Instant, Interval, MissedTickBehavior, interval},
 };
 
 use super::{
     Error, Origin,
     acceptor::Acceptor,
+    drain,
     file::{self, Look},
     listeners::Listeners,
     reload, shutdown,
     wildcard::Maker,
     wiring::Wiring,
-    workers::Workers,
+    workers::{LAST_REQUEST, Workers},
 };
 use crate::{
     admin::{self, ReloadRequest, socket::AdminSocket},
@@ -33,8 +35,33 @@ use crate::{
     vip,
 };
 
-/// How often to look whether certificates have changed on disk, and whether VIPs are to be remembered.
-const CERTIFICATES: Duration = Duration::from_secs(1);
+/// How often to look whether certificates have changed on disk, whether VIPs are to be remembered, and whether the wait for
+/// endpoints is over.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What is left at least of a stop's limit when draining is over: idle connections are closed politely, those in use
+/// told so.
+const FAREWELL: Duration = LAST_REQUEST.saturating_mul(2);
+
+/// Who may end the sidecar, beside whoever holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Master {
+    /// The process's signals, and the admin socket.
+    Process,
+    /// The admin socket.
+    Holder,
+    /// Nobody: the holder hears the signals and the admin socket, and has an app to think of.
+    Supervisor,
+}
+
+/// What whoever holds the sidecar tells it.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Finish what is in flight, within this time or the configuration's, and end. Nobody needs new calls any more.
+    Stop(Option<Duration>),
+    /// End now.
+    Hurry,
+}
 
 /// What the control thread takes over.
 pub(super) struct Parts {
@@ -50,7 +77,8 @@ pub(super) struct Parts {
     pub(super) lifecycle: Lifecycle,
     pub(super) workers: Workers,
     pub(super) acceptor: Acceptor,
-    pub(super) stopped: oneshot::Receiver<()>,
+    pub(super) master: Master,
+    pub(super) orders: mpsc::Receiver<Order>,
 }
 
 /// What a reload may change.
@@ -62,6 +90,7 @@ pub(super) struct Running {
     pub(super) access_log: Option<AccessLog>,
     pub(super) table: Table,
     pub(super) vips: Option<vip::Addresses>,
+    pub(super) lifecycle: Lifecycle,
     pub(super) workers: usize,
     pub(super) acceptor: Acceptor,
     pub(super) wiring: Wiring,
@@ -75,12 +104,12 @@ pub(super) fn start(parts: Parts) -> Result<JoinHandle<()>, Error> {
         Discovery::new(&parts.config.resolver, parts.metrics.clone())
             .map_err(|error| Error::Resolver(error.to_string()))?
     };
-    let signals = match parts.origin {
-        Some(_) => {
+    let signals = match parts.master {
+        Master::Process => {
             let _entered = runtime.enter();
             Some(Signals::install().map_err(Error::System)?)
         }
-        None => None,
+        Master::Holder | Master::Supervisor => None,
     };
     thread::Builder::new()
         .name("control".into())
@@ -88,12 +117,10 @@ pub(super) fn start(parts: Parts) -> Result<JoinHandle<()>, Error> {
         .map_err(Error::System)
 }
 
-async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
-    let Parts {
-        config, origin, listeners, observe, admin, metrics, access_log, table, lifecycle, workers, vips, ..
-    } = parts;
-    let (acceptor, mut stopped) = (parts.acceptor, parts.stopped);
-    let (reloads, mut asked) = mpsc::channel::<ReloadRequest>(8);
+async fn run(parts: Parts, discovery: Discovery, signals: Option<Signals>) {
+    let Parts { config, origin, listeners, observe, admin, metrics, access_log, table, lifecycle, vips, .. } = parts;
+    let (workers, acceptor, orders) = (parts.workers, parts.acceptor, parts.orders);
+    let (reloads, asked) = mpsc::channel::<ReloadRequest>(8);
 
     match tokio::net::TcpListener::from_std(observe) {
         Ok(observe) => {
@@ -105,7 +132,7 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
     let checks = tokio::spawn(health::watch(table.clone(), metrics.clone(), seed));
     let socket = tokio::spawn(admin::socket::serve(admin, table.clone(), lifecycle.clone(), reloads));
 
-    let (mut maker, summoner) = Maker::new();
+    let (maker, summoner) = Maker::new();
     table.summons_go_to(summoner);
     let mut wiring = Wiring::new(discovery, table.clone());
     wiring.watch(&config);
@@ -113,61 +140,153 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
         http = %listeners.shared_addr(), services = config.services.len(), workers = workers.count(), "started"
     );
     let count = workers.count();
-    let mut running =
-        Running { config, origin, listeners, metrics, access_log, table, vips, workers: count, acceptor, wiring };
-    let mut check = interval(file::EVERY);
-    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut certificates = interval(CERTIFICATES);
-    certificates.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let lives = lifecycle.clone();
+    let running = Running {
+        config,
+        origin,
+        listeners,
+        metrics,
+        access_log,
+        table,
+        vips,
+        lifecycle,
+        workers: count,
+        acceptor,
+        wiring,
+    };
+    let hears_the_socket = parts.master != Master::Supervisor;
+    let [file, second] = [file::EVERY, SECOND].map(|every| {
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    });
+    let mut desk = Desk { running, maker, asked, orders, signals, hears_the_socket, file, second };
 
-    loop {
-        tokio::select! {
-            _ = &mut stopped => break,
-            asked = Signals::next(&mut signals) => match asked {
-                Asked::Stop => break,
-                Asked::Reload => {
-                    if let Some(log) = &running.access_log {
-                        log.reopen();
-                    }
-                    let _ = reload::reload(&mut running).await;
-                }
-            },
-            Some(request) = asked.recv() => {
-                let _ = request.reply.send(reload::reload(&mut running).await);
-            }
-            event = maker.next() => maker.handle(event, &mut running).await,
-            _ = certificates.tick() => {
-                running.table.current().refresh_certificates(&running.metrics);
-                if let Some(vips) = &mut running.vips {
-                    vips.remember();
-                }
-            }
-            _ = check.tick() => match running.origin.as_mut().map(|origin| origin.file.look()) {
-                None | Some(Look::Same) => {}
-                Some(Look::Changing) => check.reset_after(file::AT_REST),
-                Some(Look::Changed) => {
-                    let _ = reload::reload(&mut running).await;
-                }
-            },
-        }
-    }
+    let limit = match desk.attend(std::future::pending()).await {
+        Event::Signal | Event::Asked | Event::Over => desk.drain(&workers).await,
+        Event::Ordered(limit) => desk.left(limit),
+    };
+    let Desk { running, asked, mut orders, mut signals, .. } = desk;
     // Whoever asks for a reload from now on learns that it is too late.
     drop(asked);
 
     tracing::info!("stopping");
-    lifecycle.start_stopping();
+    lives.start_stopping();
     let hurry = async {
-        loop {
-            if let Asked::Stop = Signals::next(&mut signals).await {
-                return;
+        let signal = async {
+            loop {
+                if let Wish::Stop = Signals::next(&mut signals).await {
+                    return;
+                }
             }
+        };
+        tokio::select! {
+            () = signal => {}
+            Some(Order::Hurry) = orders.recv() => {}
+            else => std::future::pending().await,
         }
     };
-    shutdown::stop(running.acceptor, running.listeners, workers, running.config.drain.limit, hurry).await;
+    shutdown::stop(running.acceptor, running.listeners, workers, limit, hurry).await;
     checks.abort();
     socket.abort();
     let _ = socket.await;
     tracing::info!("stopped");
+}
+
+/// What there is to attend to while the sidecar runs.
+struct Desk {
+    running: Running,
+    maker: Maker,
+    asked: mpsc::Receiver<ReloadRequest>,
+    orders: mpsc::Receiver<Order>,
+    signals: Option<Signals>,
+    hears_the_socket: bool,
+    file: Interval,
+    second: Interval,
+}
+
+/// Why there is no more to attend to, or for the moment.
+enum Event {
+    /// A signal asks for a stop.
+    Signal,
+    /// Somebody asks for one by way of the admin socket.
+    Asked,
+    /// Whoever started the sidecar ends it, and says how long that may take.
+    Ordered(Option<Duration>),
+    /// What was waited for has come.
+    Over,
+}
+
+impl Desk {
+    /// From running ⇒ to drained: everything goes on, but for readiness. How long the rest of the stop may take.
+    async fn drain(&mut self, workers: &Workers) -> Duration {
+        let began = Instant::now();
+        self.running.lifecycle.start_draining();
+        let config = self.running.config.clone();
+        tracing::info!(until = ?config.drain.until, limit = ?config.drain.limit, "draining: not ready, calls go on");
+        let mut drained = pin!(drain::drained(&config, workers));
+        loop {
+            match self.attend(drained.as_mut()).await {
+                // It has been heard already.
+                Event::Asked => {}
+                // The second one.
+                Event::Signal => return Duration::ZERO,
+                Event::Ordered(limit) => return self.left(limit),
+                Event::Over => return self.left(Some(config.drain.limit.saturating_sub(began.elapsed()))),
+            }
+        }
+    }
+
+    /// What a stop may take of this limit, or else the configuration's.
+    fn left(&self, limit: Option<Duration>) -> Duration {
+        limit.unwrap_or(self.running.config.drain.limit).max(FAREWELL)
+    }
+
+    /// Reloads, looks after certificates, and waits for the end: of `over`, or by whoever may ask for it.
+    async fn attend(&mut self, over: impl Future<Output = ()>) -> Event {
+        let mut over = pin!(over);
+        let running = &mut self.running;
+        let lifecycle = running.lifecycle.clone();
+        loop {
+            tokio::select! {
+                order = self.orders.recv() => match order {
+                    Some(Order::Stop(limit)) => return Event::Ordered(limit),
+                    Some(Order::Hurry) => return Event::Ordered(Some(Duration::ZERO)),
+                    None => return Event::Ordered(None),
+                },
+                () = lifecycle.stop_asked(), if self.hears_the_socket => return Event::Asked,
+                () = &mut over => return Event::Over,
+                wish = Signals::next(&mut self.signals) => match wish {
+                    Wish::Stop => return Event::Signal,
+                    Wish::Reload => {
+                        if let Some(log) = &running.access_log {
+                            log.reopen();
+                        }
+                        let _ = reload::reload(running).await;
+                    }
+                },
+                Some(request) = self.asked.recv() => {
+                    let _ = request.reply.send(reload::reload(running).await);
+                }
+                event = self.maker.next() => self.maker.handle(event, running).await,
+                _ = self.second.tick() => {
+                    running.table.current().refresh_certificates(&running.metrics);
+                    if let Some(vips) = &mut running.vips {
+                        vips.remember();
+                    }
+                    // Said by the log at the latest now, should nobody ask.
+                    let _ = lifecycle.readiness();
+                }
+                _ = self.file.tick() => match running.origin.as_mut().map(|origin| origin.file.look()) {
+                    None | Some(Look::Same) => {}
+                    Some(Look::Changing) => self.file.reset_after(file::AT_REST),
+                    Some(Look::Changed) => {
+                        let _ = reload::reload(running).await;
+                    }
+                },
+            }
+        }
+    }
 }
 
 /// The signals of a process that belongs to us.
@@ -178,7 +297,7 @@ struct Signals {
 }
 
 /// What a signal asks for.
-enum Asked {
+enum Wish {
     Stop,
     Reload,
 }
@@ -193,12 +312,12 @@ impl Signals {
     }
 
     /// The next one; never, where signals are somebody else's.
-    async fn next(signals: &mut Option<Self>) -> Asked {
+    async fn next(signals: &mut Option<Self>) -> Wish {
         match signals {
             Some(signals) => tokio::select! {
-                _ = signals.terminate.recv() => Asked::Stop,
-                _ = signals.interrupt.recv() => Asked::Stop,
-                _ = signals.hangup.recv() => Asked::Reload,
+                _ = signals.terminate.recv() => Wish::Stop,
+                _ = signals.interrupt.recv() => Wish::Stop,
+                _ = signals.hangup.recv() => Wish::Reload,
             },
             None => std::future::pending().await,
         }

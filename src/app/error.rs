@@ -1,6 +1,6 @@
 //! Why a sidecar cannot start, and what a shell is told of it.
 
-use std::{io, net::SocketAddr};
+use std::{ffi::OsString, io, net::SocketAddr};
 
 use crate::{
     admin::socket::BindError,
@@ -70,16 +70,27 @@ pub enum Error {
     /// The name servers cannot be found out.
     #[error("cannot look up names: {0}")]
     Resolver(String),
+    /// The app cannot be started.
+    #[error("cannot start {}: {source}", command.display())]
+    App {
+        /// What was to be run.
+        command: OsString,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Something broke that should not.
     #[error("{0}")]
     Internal(&'static str),
 }
 
 impl Error {
-    /// What a shell is told: 1 is "no, not like this", 70 is a fault of ours (sysexits.h, EX_SOFTWARE).
+    /// What a shell is told: 1 is "no, not like this", 70 is a fault of ours (sysexits.h, EX_SOFTWARE); of an app, what
+    /// the shell itself would say: 127 when there is no such command, 126 when it cannot be run.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Internal(_) => 70,
+            Self::App { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
+            Self::App { .. } => 126,
             _ => 1,
         }
     }

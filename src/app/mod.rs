@@ -1,7 +1,7 @@
 //! How it is all put together, in dependency order.
 //!
-//! [`run`] is `outrigger run`; [`Sidecar`] is the same thing without a file and without signals, for the demo
-//! and for tests. Both come down to [`Sidecar::start`]: bind everything first, so that what cannot be bound
+//! [`run`] is `outrigger run`, [`run_with_app`] the same with an app of its own; [`Sidecar`] is without a file and without
+//! signals, for the demo and for tests. All come down to [`Sidecar::start`]: bind everything first, so that what cannot be bound
 //! is an error and not a half-started process; then telemetry, services, workers, the acceptor and the
 //! control thread.
 //!
@@ -9,10 +9,13 @@
 //! |---|---|---|
 //! | one a worker | `workers` | carries traffic |
 //! | acceptor | `acceptor` | hands each connection to a worker |
-//! | control | `control` | discovery, VIPs and `names`, services of `*` (`wildcard`), observe port, admin socket, `reload`, `shutdown` |
+//! | control | `control` | discovery, VIPs and `names`, services of `*` (`wildcard`), observe port, admin socket, `reload`; a stop: first `drain`, then `shutdown` |
+//! | main | `child` | with an app of its own: starts it, passes signals on, ends with it |
 
 mod acceptor;
+mod child;
 mod control;
+mod drain;
 mod error;
 mod file;
 mod listeners;
@@ -25,13 +28,14 @@ mod workers;
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
     path::Path,
     thread::JoinHandle,
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
 pub use error::Error;
 
@@ -45,6 +49,7 @@ use crate::{
     telemetry::{AccessLog, Metrics, log},
     vip,
 };
+use control::{Master, Order};
 use file::ConfigFile;
 use listeners::Listeners;
 
@@ -53,14 +58,31 @@ use listeners::Listeners;
 /// # Errors
 /// The file is not valid, or something cannot be bound. A sidecar that has started does not fail any more.
 pub fn run(path: &Path) -> Result<(), Error> {
+    let (config, origin) = load(path)?;
+    Sidecar::launch(config, Some(origin), Master::Process)?.join()
+}
+
+/// Runs the sidecar that a file describes, and beside it an app, from the moment at which the sidecar is ready until
+/// the app ends; the answer is the exit code that tells how. Signals go to the app.
+///
+/// # Errors
+/// As of [`run`], and then the app has not been started; or the app cannot be.
+///
+/// # Panics
+/// `command` is empty.
+pub fn run_with_app(path: &Path, command: &[OsString]) -> Result<u8, Error> {
+    let (config, origin) = load(path)?;
+    child::run(command, || Sidecar::launch(config, Some(origin), Master::Supervisor))
+}
+
+fn load(path: &Path) -> Result<(Config, Origin), Error> {
     let file = ConfigFile::new(path);
     let loaded = Config::load(path).map_err(Error::Config)?;
     let level = log::install(loaded.config.log.level);
     for warning in &loaded.warnings {
         tracing::warn!(%warning, "the configuration has a questionable point");
     }
-    let sidecar = Sidecar::launch(loaded.config, Some(Origin { file, level }))?;
-    sidecar.join()
+    Ok((loaded.config, Origin { file, level }))
 }
 
 /// Where a configuration came from, for a reload.
@@ -74,7 +96,9 @@ struct Origin {
 #[derive(Debug)]
 pub struct Sidecar {
     addresses: Addresses,
-    stop: Option<oneshot::Sender<()>>,
+    lifecycle: Lifecycle,
+    table: Table,
+    orders: mpsc::Sender<Order>,
     control: Option<JoinHandle<()>>,
 }
 
@@ -99,10 +123,10 @@ impl Sidecar {
     /// # Errors
     /// Something cannot be bound.
     pub fn start(config: Config) -> Result<Self, Error> {
-        Self::launch(config, None)
+        Self::launch(config, None, Master::Holder)
     }
 
-    fn launch(config: Config, origin: Option<Origin>) -> Result<Self, Error> {
+    fn launch(config: Config, origin: Option<Origin>, master: Master) -> Result<Self, Error> {
         // What can fail comes first.
         let mark = config.intercept.as_ref().and_then(|intercept| intercept.mark);
         tcp::may_mark(mark).map_err(Error::Mark)?;
@@ -139,7 +163,7 @@ impl Sidecar {
         let table = Table::new(services);
         table.bound_to(addresses.http);
         names::write_hosts(&config, &table);
-        let lifecycle = Lifecycle::new(table.clone());
+        let lifecycle = Lifecycle::new(table.clone(), config.ready_limit);
 
         tcp::mark_own(mark);
         let randomness = RandomState::new();
@@ -156,7 +180,8 @@ impl Sidecar {
             acceptor::start(&listeners, intakes, config.limits.connections, metrics.downstream_connections())
                 .map_err(Error::System)?;
 
-        let (stop, stopped) = oneshot::channel();
+        let (orders, received) = mpsc::channel(2);
+        let (table_of_all, life) = (table.clone(), lifecycle.clone());
         let control = control::start(control::Parts {
             config,
             origin,
@@ -170,9 +195,10 @@ impl Sidecar {
             lifecycle,
             workers: crew,
             acceptor,
-            stopped,
+            master,
+            orders: received,
         })?;
-        Ok(Self { addresses, stop: Some(stop), control: Some(control) })
+        Ok(Self { addresses, lifecycle: life, table: table_of_all, orders, control: Some(control) })
     }
 
     /// Where it listens.
@@ -187,20 +213,16 @@ impl Sidecar {
 
     /// Waits until a signal has stopped it.
     fn join(mut self) -> Result<(), Error> {
-        let stop = self.stop.take();
-        let ended = self.control.take().map(JoinHandle::join);
-        drop(stop);
-        match ended {
+        match self.control.take().map(JoinHandle::join) {
             Some(Err(_)) => Err(Error::Internal("the control thread panicked")),
             _ => Ok(()),
         }
     }
 
     fn finish(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
         if let Some(control) = self.control.take() {
+            // With no room for it there is an order to stop already.
+            let _ = self.orders.try_send(Order::Stop(None));
             let _ = control.join();
         }
     }

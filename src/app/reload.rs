@@ -60,6 +60,7 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     if let Some(origin) = &running.origin {
         origin.level.set(config.log.level);
     }
+    running.lifecycle.set_limit(config.ready_limit);
     running.access_log = access_log;
     running.vips = vips;
     if let Some(vips) = &mut running.vips {

@@ -1,4 +1,4 @@
-//! A graceful stop: not ready, no new connections, what is in flight finishes, up to a limit.
+//! The second phase of a stop, after `drain`: no new connections, what is in flight finishes, up to a limit.
 
 use std::time::Duration;
 

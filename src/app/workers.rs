@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     runtime,
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::LocalSet,
     time::{MissedTickBehavior, interval},
 };
@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     config::Config,
     proxy::{
-        Worker, WorkerSettings,
+        Pulse, Worker, WorkerSettings,
         listener::{self, Accepted, Intake},
     },
 };
@@ -26,7 +26,7 @@ use crate::{
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// How long an idle connection may still bring a request after a stop has begun: it may be on its way.
-const LAST_REQUEST: Duration = Duration::from_millis(250);
+pub(super) const LAST_REQUEST: Duration = Duration::from_millis(250);
 
 /// How long answers that say "stopped" may take to be written.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -38,8 +38,10 @@ pub(super) fn count(config: &Config) -> usize {
 }
 
 /// What a worker is told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Command {
+    /// Say how busy you are.
+    Pulse(oneshot::Sender<Pulse>),
     /// Finish what is in flight, then end.
     Stop,
     /// End now.
@@ -89,6 +91,8 @@ async fn work(settings: WorkerSettings, accepted: mpsc::Receiver<Accepted>, mut 
         tokio::select! {
             _ = sweep.tick() => worker.sweep(),
             order = orders.recv() => match order {
+                // Whoever has asked may have given up.
+                Some(Command::Pulse(reply)) => drop(reply.send(worker.pulse())),
                 Some(Command::Stop) => break,
                 Some(Command::CutOff) | None => return cut_off(&worker).await,
             },
@@ -121,15 +125,31 @@ impl Workers {
         self.each.len()
     }
 
+    /// How busy they are, taken together.
+    pub(super) async fn pulse(&self) -> Pulse {
+        let mut sum = Pulse::default();
+        for worker in &self.each {
+            let (reply, replied) = oneshot::channel();
+            let asked = worker.commands.send(Command::Pulse(reply)).await;
+            // One that has ended has no calls.
+            if asked.is_ok()
+                && let Ok(pulse) = replied.await
+            {
+                sum += pulse;
+            }
+        }
+        sum
+    }
+
     /// Has them finish what is in flight; returns when all have.
     pub(super) async fn stop(&mut self) {
-        self.tell(Command::Stop).await;
+        self.tell(|| Command::Stop).await;
         let _ = self.ended.recv().await;
     }
 
     /// Has them end now; returns when all have.
     pub(super) async fn cut_off(&mut self) {
-        self.tell(Command::CutOff).await;
+        self.tell(|| Command::CutOff).await;
         let _ = self.ended.recv().await;
     }
 
@@ -142,10 +162,10 @@ impl Workers {
         }
     }
 
-    async fn tell(&self, command: Command) {
+    async fn tell(&self, command: impl Fn() -> Command) {
         for worker in &self.each {
             // One that has ended needs no telling.
-            let _ = worker.commands.send(command).await;
+            let _ = worker.commands.send(command()).await;
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | 1 | the answer is no: invalid config, not ready, no such service, nobody answers |
 //! | 2 | wrong usage |
 //! | 70 | an internal error (`EX_SOFTWARE` of sysexits.h) |
+//! | any | `run -- APP`: the app's own; 126 and 127 as a shell has them |
 //!
 //! A file a command: its arguments and a `run` that ends well or in a `Failure`. What an operator asked for goes to
 //! stdout, everything else to stderr. The commands about a running sidecar find it by `find` and speak with it
@@ -24,6 +25,7 @@ mod intercept;
 mod layout;
 mod run;
 mod schema;
+mod shutdown;
 mod top;
 
 use std::{
@@ -44,7 +46,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the sidecar.
+    /// Run the sidecar, and an app beside it if one is given.
     Run(run::Args),
     /// Validate a configuration: every problem at once.
     Check(check::Args),
@@ -58,6 +60,8 @@ enum Command {
     Breaker(breaker::Args),
     /// Stop new attempts to an endpoint, or get ready to stop.
     Drain(drain::Args),
+    /// Stop the sidecar, as SIGTERM does.
+    Shutdown(shutdown::Args),
     /// The /etc/hosts lines for the VIPs.
     Hosts(hosts::Args),
     /// The firewall rules that redirect an app's connections to the sidecar.
@@ -105,7 +109,8 @@ pub fn main() -> ExitCode {
 fn perform(command: &Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Demo(args) => return Ok(demo::run(args)),
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => return run::run(args),
+        Command::Shutdown(args) => shutdown::run(args),
         Command::Check(args) => check::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Top(args) => top::run(args),
@@ -161,6 +166,9 @@ mod tests {
             "drain 10.0.0.1:8080",
             "drain [fd00::1]:8080",
             "drain --all",
+            "shutdown",
+            "shutdown --wait -c x.yaml",
+            "run -c x.yaml -- app --flag -c y",
             "hosts",
             "intercept --print",
             "intercept --apply -c x.yaml --ports 80,8080 --user outrigger --mark 7",
@@ -192,6 +200,8 @@ mod tests {
             "intercept --print --ports http",
             "intercept --print --mark 0",
             "run --unknown",
+            "run app",
+            "shutdown now",
         ] {
             let error = Cli::try_parse_from(["outrigger"].into_iter().chain(line.split(' '))).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -1,8 +1,8 @@
-//! `outrigger run`: the sidecar itself.
+//! `outrigger run`: the sidecar itself, and an app beside it if one is given.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use super::Failure;
+use super::{Failure, fail};
 use crate::{app, config};
 
 /// What to run.
@@ -11,9 +11,12 @@ pub(super) struct Args {
     /// The configuration [default: outrigger.yaml here, then /etc/outrigger/outrigger.yaml]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The app to run once the sidecar is ready; its exit code is that of `run`
+    #[arg(last = true, value_name = "APP")]
+    app: Vec<OsString>,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let path = config::find(args.config.as_deref());
     if !path.exists() {
         return Err(Failure::No(match &args.config {
@@ -28,8 +31,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
                 .into(),
         }));
     }
-    app::run(&path).map_err(|error| match error.exit_code() {
-        1 => Failure::No(error.to_string()),
-        _ => Failure::Internal(error.to_string()),
-    })
+    let ended = match &args.app[..] {
+        [] => app::run(&path).map(|()| 0),
+        command => app::run_with_app(&path, command),
+    };
+    match ended {
+        Ok(code) => Ok(code.into()),
+        Err(error) => match error.exit_code() {
+            1 => Err(Failure::No(error.to_string())),
+            70 => Err(Failure::Internal(error.to_string())),
+            // What a shell says of a command that it cannot run.
+            code => Ok(fail(code, &error.to_string())),
+        },
+    }
 }

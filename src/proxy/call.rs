@@ -435,6 +435,7 @@ impl Call {
         if let Some(retries) = service.retries() {
             retries.call_began();
         }
+        worker.call_begins();
         let (worker, alarm) = (worker.clone(), worker.alarms.lend());
         let (attempts, endpoint) = (Cell::new(0), Cell::new(None));
         Self {
@@ -543,6 +544,7 @@ impl Drop for Call {
         if !self.ended {
             self.finish(self.worker.now(), Outcome::Cancelled);
         }
+        self.worker.call_ends();
     }
 }
 

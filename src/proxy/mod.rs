@@ -90,7 +90,7 @@ mod wire;
 mod worker;
 
 pub use outgoing::Outgoing;
-pub use worker::{Worker, WorkerSettings};
+pub use worker::{Pulse, Worker, WorkerSettings};
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 

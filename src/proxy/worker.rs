@@ -64,6 +64,25 @@ pub struct Worker {
     cut_off: Cell<bool>,
     left: Notify,
     swept: Cell<Instant>,
+    in_flight: Cell<u64>,
+    begun: Cell<u64>,
+}
+
+/// How busy workers are: what a stop goes by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// Calls under way: until the last of their answer has been handed over, and tunnels and TCP connections for as
+    /// long as they live.
+    pub in_flight: u64,
+    /// Calls that have ever begun: two looks see whether there was one in between.
+    pub begun: u64,
+}
+
+impl std::ops::AddAssign for Pulse {
+    fn add_assign(&mut self, other: Self) {
+        self.in_flight += other.in_flight;
+        self.begun += other.begun;
+    }
 }
 
 impl Worker {
@@ -89,6 +108,8 @@ impl Worker {
             cut_off: Cell::new(false),
             left: Notify::new(),
             swept: Cell::new(now()),
+            in_flight: Cell::new(0),
+            begun: Cell::new(0),
         })
     }
 
@@ -124,6 +145,22 @@ impl Worker {
     pub fn cut_off(&self) {
         self.cut_off.set(true);
         self.wake_all();
+    }
+
+    /// How busy it is.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { in_flight: self.in_flight.get(), begun: self.begun.get() }
+    }
+
+    /// A call has begun; [`Worker::call_ends`] is owed.
+    pub(super) fn call_begins(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.begun.set(self.begun.get() + 1);
+    }
+
+    /// Nothing is left of a call.
+    pub(super) fn call_ends(&self) {
+        self.in_flight.set(self.in_flight.get() - 1);
     }
 
     /// Waits until no connection of an app is open, tunnels included.

@@ -76,7 +76,21 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
-        let (udp, tcp) = bind().await;
+        Self::on(bind().await)
+    }
+
+    /// One at an address, as soon as that is free: a server that restarts. It knows no name yet.
+    #[allow(dead_code, reason = "the end-to-end tests restart theirs")]
+    pub async fn start_at(addr: SocketAddr) -> Self {
+        loop {
+            if let (Ok(udp), Ok(tcp)) = (UdpSocket::bind(addr).await, TcpListener::bind(addr).await) {
+                return Self::on((udp, tcp));
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn on((udp, tcp): (UdpSocket, TcpListener)) -> Self {
         let addr = udp.local_addr().unwrap();
         let zone = Arc::new(Mutex::new(Zone::default()));
         let asked = watch::Sender::new(0);

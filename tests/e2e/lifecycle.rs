@@ -1,118 +1,6 @@
-//! Start and stop of the real process, and the commands that talk to it.
+//! Start of the real process, when it is ready, and the commands that talk to it. How it stops: `drain` and `stop`.
 
-use tokio::net::TcpStream;
-
-use crate::support::{Client, Held, Origin, Process, Sidecar, eventually, within};
-
-async fn refuses_connections(addr: std::net::SocketAddr) {
-    eventually("the port to close", async || TcpStream::connect(addr).await.is_err()).await;
-}
-
-#[tokio::test]
-async fn a_stop_lets_calls_in_flight_finish_and_ends_with_them() {
-    let origin = Held::start().await;
-    let mut process =
-        Process::start(&format!("drain: {{for: 1h}}\nservices: {{a: {{static: ['{}']}}}}", origin.addr())).await;
-    let mut idle = process.client().await;
-    origin.release(1);
-    assert_eq!(idle.get("a", "/first", "").await.text(), "/first");
-    let mut silent = process.client().await;
-    let mut call = process.client().await;
-    call.send("GET /last HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    origin.has_read(2).await;
-    process.signal("TERM");
-    refuses_connections(process.http).await;
-    let ready = process.observe("/health/ready").await;
-    assert_eq!((ready.status, ready.text().contains("stopping")), (503, true), "{}", ready.text());
-    assert!(idle.closed().await.is_empty(), "an idle connection is closed at once");
-    assert!(silent.closed().await.is_empty(), "also one that has never carried a call");
-    origin.release(1);
-    let reply = call.reply().await;
-    assert_eq!((reply.status, reply.text().as_str()), (200, "/last"));
-    assert_eq!(process.exit().await, Some(0));
-    assert!(!process.file("admin.sock").exists(), "its socket is gone with it");
-}
-
-#[tokio::test]
-async fn at_the_drain_limit_who_waits_is_told_and_what_runs_is_cut() {
-    let origin = Origin::scripted(|mut exchange| async move {
-        if exchange.request().await.is_some_and(|request| request.starts_with("GET /body")) {
-            exchange.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
-        }
-        exchange.closed().await;
-    })
-    .await;
-    let yaml = format!(
-        "drain: {{for: 100ms}}\nworkers: 1\nservices:\n  a: {{static: ['{0}']}}\n  \
-         b: {{static: ['{0}'], bulkhead: {{max: 1, queue: 1, wait: 1h}}, timeout: 1h}}",
-        origin.addr()
-    );
-    let mut process = Process::start(&yaml).await;
-    let mut calls = Vec::new();
-    for (service, path) in [("a", "/head"), ("b", "/held")] {
-        let mut call = process.client().await;
-        call.send(format!("GET {path} HTTP/1.1\r\nHost: {service}\r\n\r\n")).await;
-        calls.push(call);
-    }
-    let mut body = process.client().await;
-    body.send("GET /body HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    assert!(body.head().await.unwrap().contains("200 OK"));
-    eventually("the calls to arrive", async || origin.requests() == 3).await;
-    let mut queued = process.client().await;
-    queued.send("GET /queued HTTP/1.1\r\nHost: b\r\n\r\n").await;
-    calls.push(queued);
-    eventually("a call to queue", async || process.view("b").await.bulkhead.unwrap().queued == 1).await;
-    process.signal("TERM");
-    for call in &mut calls {
-        let reply = call.reply().await;
-        assert_eq!((reply.status, reply.reason().as_str()), (503, "shutting_down"));
-    }
-    assert_eq!(body.closed().await, b"half", "cut, and not made to look complete");
-    assert_eq!(process.exit().await, Some(0));
-}
-
-#[tokio::test]
-async fn a_second_signal_ends_the_patience() {
-    let origin = Held::start().await;
-    let mut process =
-        Process::start(&format!("drain: {{for: 1h}}\nservices: {{a: {{static: ['{}']}}}}", origin.addr())).await;
-    let mut call = process.client().await;
-    call.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    origin.has_read(1).await;
-    process.signal("TERM");
-    process.has_logged("stopping").await;
-    process.signal("HUP"); // nothing to reload any more, and no reason to hurry
-    refuses_connections(process.http).await;
-    process.signal("INT");
-    assert_eq!(call.reply().await.reason(), "shutting_down");
-    assert_eq!(process.exit().await, Some(0));
-}
-
-#[tokio::test]
-async fn an_idle_process_stops_at_once() {
-    let mut process = Process::start("drain: {for: 1h}\nservices: {}").await;
-    process.signal("TERM");
-    assert_eq!(process.exit().await, Some(0));
-}
-
-#[tokio::test]
-async fn a_connection_that_came_just_before_the_stop_is_served_or_closed_in_peace() {
-    let origin = Origin::ok("fine").await;
-    let mut process = Process::start(&format!("services: {{a: {{static: ['{}']}}}}", origin.addr())).await;
-    let mut clients = Vec::new();
-    for _ in 0..50 {
-        let mut client = process.client().await;
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        clients.push(client);
-    }
-    // The first answers are there: the acceptor has come to know of the connections.
-    assert_eq!(clients.pop().unwrap().reply().await.text(), "fine");
-    process.signal("TERM");
-    for client in &mut clients {
-        assert_eq!(client.reply().await.text(), "fine");
-    }
-    assert_eq!(process.exit().await, Some(0));
-}
+use crate::support::{Client, Held, Origin, Process, Sidecar, eventually, free, within};
 
 #[tokio::test]
 async fn what_cannot_be_bound_is_an_error_that_names_it() {
@@ -131,6 +19,44 @@ async fn what_cannot_be_bound_is_an_error_that_names_it() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains(&addr.to_string()) && text.contains('a'), "{text}");
     assert!(!admin.exists());
+}
+
+/// A service whose name never resolves: nobody answers at a port that was free a moment ago.
+fn cold() -> String {
+    format!("resolver: {{servers: ['{}'], timeout: 100ms}}\nservices: {{lost: {{dns: 'lost.test:80'}}}}\n", free())
+}
+
+#[tokio::test]
+async fn after_the_limit_it_is_ready_and_says_once_what_is_cold() {
+    let process = Process::start_unready(&format!("ready: 300ms\n{}", cold())).await;
+    eventually("readiness", async || process.observe("/health/ready").await.status == 200).await;
+    assert_eq!(process.command("health").await.0, 0);
+    process.has_logged("lost: no endpoints yet").await;
+    assert_eq!(process.log().matches("ready after ready.limit").count(), 1, "{}", process.log());
+    assert_eq!(process.get("lost", "/").await.reason(), "no_endpoints");
+}
+
+#[tokio::test]
+async fn the_limit_is_noticed_when_nobody_asks() {
+    let process = Process::start_unready(&format!("ready: 200ms\n{}", cold())).await;
+    process.has_logged("ready after ready.limit").await;
+}
+
+#[tokio::test]
+async fn without_a_limit_it_waits_until_a_reload_sets_one() {
+    let process = Process::start_unready(&format!("ready: off\n{}", cold())).await;
+    for _ in 0..20 {
+        assert_eq!(process.observe("/health/ready").await.status, 503);
+    }
+    assert_eq!(process.reload(&format!("ready: {{limit: 1ms}}\n{}", cold())).await.status, 200);
+    assert_eq!(process.observe("/health/ready").await.status, 200);
+}
+
+#[tokio::test]
+async fn who_does_not_want_to_wait_is_ready_at_once() {
+    let process = Process::start_unready(&format!("ready: 0s\n{}", cold())).await;
+    assert_eq!(process.observe("/health/ready").await.status, 200);
+    assert!(!process.log().contains("ready after"), "{}", process.log());
 }
 
 #[tokio::test]

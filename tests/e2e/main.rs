@@ -14,6 +14,7 @@ mod chaos;
 mod coalesce;
 mod connect;
 mod discovery;
+mod drain;
 mod ejection;
 mod entry;
 mod expect;
@@ -38,9 +39,12 @@ mod priority;
 mod reload;
 mod retry;
 mod reuse;
+mod run_app;
 #[path = "../discovery/server.rs"]
 #[allow(dead_code, unreachable_pub, reason = "what discovery's own tests need of it is more")]
 mod server;
+mod stop;
+mod storm;
 mod streaming;
 mod support;
 mod tcp;

@@ -69,6 +69,17 @@ async fn an_endpoint_is_drained_or_everything() {
 }
 
 #[tokio::test]
+async fn a_stop_is_asked_for_and_answered_at_once() {
+    let served = start().await;
+    for _ in 0..2 {
+        assert_eq!(served.ask("POST", "/shutdown").await, (200, json!({ "stopping": true })));
+        assert_eq!(served.done(), ["stop"]);
+    }
+    assert_eq!(served.ask("POST", "/shutdown/now").await.0, 404);
+    assert!(served.done().is_empty());
+}
+
+#[tokio::test]
 async fn a_reload_is_asked_for_and_answered() {
     let mut served = start().await;
     for (answered, status, field, text) in [
@@ -92,7 +103,7 @@ async fn a_reload_is_asked_for_and_answered() {
 async fn only_a_post_changes_anything() {
     let served = start().await;
     for method in ["GET", "HEAD", "PUT", "DELETE"] {
-        for path in ["/", "/breaker/orders/open", "/drain", "/drain/10.0.0.1:80", "/reload", "/nothing"] {
+        for path in ["/", "/breaker/orders/open", "/drain", "/drain/10.0.0.1:80", "/shutdown", "/reload", "/nothing"] {
             assert_eq!(served.ask(method, path).await.0, 405, "{method} {path}");
         }
     }

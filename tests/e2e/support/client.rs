@@ -32,6 +32,11 @@ impl Client {
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::on(stream)
+    }
+
+    /// One on a connection that stands.
+    pub(crate) fn on(stream: TcpStream) -> Self {
         Self { stream, buffer: Vec::new() }
     }
 

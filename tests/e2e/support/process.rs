@@ -6,15 +6,17 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
 };
 
 use outrigger::service::view::ServiceView;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
+    net::{TcpStream, UnixStream},
+    time::Instant,
 };
 
-use super::{Client, Reply, eventually, within};
+use super::{Client, Held, Reply, eventually, within};
 
 /// A running process; killed when dropped.
 pub(crate) struct Process {
@@ -35,29 +37,50 @@ impl Process {
 
     /// Starts, and waits until it answers at all.
     pub(crate) async fn start_unready(yaml: &str) -> Self {
+        let mut process = Self::spawn(yaml, &[]);
+        process.answers().await;
+        process
+    }
+
+    /// Starts it with a shell script for an app, whose output goes to the file `out`, and waits for nothing.
+    pub(crate) fn with_app(yaml: &str, script: &str) -> Self {
+        Self::spawn(yaml, &["--", "sh", "-c", script])
+    }
+
+    /// Starts it with more arguments, and waits for nothing.
+    pub(crate) fn spawn(yaml: &str, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ip = address_of_its_own();
         let (http, observe) = (free_at(ip), free_at(ip));
         let text = Self::text(folder.path(), http, observe, yaml);
         std::fs::write(folder.path().join("outrigger.yaml"), text).unwrap();
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_outrigger"))
+        let child = Self::launch(folder.path(), more);
+        Self { child, folder, ip, http, observe }
+    }
+
+    fn launch(folder: &Path, more: &[&str]) -> Child {
+        let file = |name| std::fs::File::options().create(true).append(true).open(folder.join(name)).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_outrigger"))
             .args(["run", "-c", "outrigger.yaml"])
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .stderr(log)
+            .args(more)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(file("out"))
+            .stderr(file("log"))
             .spawn()
-            .unwrap();
-        let mut process = Self { child, folder, ip, http, observe };
+            .unwrap()
+    }
+
+    /// Waits until it answers at all.
+    pub(crate) async fn answers(&mut self) {
         within("the process to answer", async {
-            while tokio::net::TcpStream::connect(observe).await.is_err() {
-                let ended = process.child.try_wait().unwrap();
-                assert!(ended.is_none(), "it ended with {ended:?}: {}", process.log());
+            while TcpStream::connect(self.observe).await.is_err() {
+                let ended = self.child.try_wait().unwrap();
+                assert!(ended.is_none(), "it ended with {ended:?}: {}", self.log());
                 tokio::task::yield_now().await;
             }
         })
         .await;
-        process
     }
 
     fn text(folder: &Path, http: SocketAddr, observe: SocketAddr, yaml: &str) -> String {
@@ -141,6 +164,56 @@ impl Process {
     pub(crate) fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Ends it by a signal and starts it anew, with the same ports; waits until it answers again.
+    pub(crate) async fn restart(&mut self, signal: &str) {
+        self.signal(signal);
+        self.exit().await;
+        self.child = Self::launch(self.folder.path(), &[]);
+        self.answers().await;
+    }
+
+    /// Waits until a stop has begun.
+    pub(crate) async fn is_draining(&self) {
+        eventually("draining", async || {
+            let ready = self.observe("/health/ready").await;
+            ready.status == 503 && ready.text().contains("draining")
+        })
+        .await;
+    }
+
+    /// Asks it for so long how it is; it is there all the while, and takes connections.
+    pub(crate) async fn stays(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            assert_eq!(self.observe("/health/live").await.status, 200);
+            TcpStream::connect(self.http).await.unwrap();
+        }
+    }
+
+    /// Sends a call to the service `a` that its origin holds back.
+    pub(crate) async fn held_call(&self, origin: &Held) -> Client {
+        let before = origin.requests();
+        let mut call = self.client().await;
+        call.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        origin.has_read(before + 1).await;
+        call
+    }
+
+    /// What its app has written.
+    pub(crate) fn out(&self) -> String {
+        std::fs::read_to_string(self.file("out")).unwrap()
+    }
+
+    /// Waits until its app has written this.
+    pub(crate) async fn has_written(&self, what: &str) {
+        eventually(what, async || self.out().contains(what)).await;
+    }
+
+    /// The folder that it runs in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What it has logged.
