@@ -92,7 +92,10 @@ pub(super) async fn receive(worker: &Worker, control: &Rc<Control>, stream: TcpS
         }
         Decision::Pass | Decision::Wait { .. } => {
             worker.intercepted(Way::Passed);
+            // It is none of our calls, but a stop has to wait for it all the same.
+            worker.call_begins();
             pass(worker, control, stream, destination).await;
+            worker.call_ends();
             Received::Over
         }
     }
