@@ -122,7 +122,7 @@ async fn connect(call: &mut Call) -> Result<Connected, Failure> {
             }
         };
         if before.is_some() {
-            call.service.metrics().retries_connect.inc();
+            call.service.metrics().retried("connect");
         }
         tried.push(attempt.endpoint());
         let failure = match attempt_to_connect(call, attempt, now).await {

@@ -4,10 +4,10 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::{Rc, Weak},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use prometheus::IntCounter;
 use tokio::sync::Notify;
 
 use super::{alarm::Alarms, connection::Control, headers::Vias, tunnel::Buffers, unread::Streams, upload::Upload};
@@ -15,7 +15,7 @@ use crate::{
     config::Entry,
     model::{Outcome, Random},
     service::{Table, now},
-    telemetry::Metrics,
+    telemetry::{Metrics, metrics::Unattributed},
     upstream::Upstreams,
 };
 
@@ -49,7 +49,7 @@ pub struct Worker {
     pub(super) streams: Rc<Streams>,
     pub(super) buffers: Buffers,
     vias: [Vias; 2],
-    unattributed: [IntCounter; Outcome::COUNT],
+    unattributed: Arc<Unattributed>,
     connections: RefCell<HashMap<u64, Weak<Control>>>,
     next_connection: Cell<u64>,
     stopping: Cell<bool>,
@@ -158,7 +158,7 @@ impl Worker {
 
     /// Counts a call that no service can be blamed for.
     pub(super) fn count_unattributed(&self, outcome: Outcome) {
-        self.unattributed[outcome.index()].inc();
+        self.unattributed.ended(outcome);
     }
 
     /// Has every connection and every call look at what has become of the worker, and of their endpoints.

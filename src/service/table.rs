@@ -227,14 +227,14 @@ impl Table {
         bound.filter(|_| services.shared.port() == 0).unwrap_or(services.shared)
     }
 
-    /// The picture of every service.
-    pub fn views(&self) -> Vec<ServiceView> {
-        let services = self.current();
-        let (shared, now) = (self.shared_port(&services), now());
-        services
-            .iter()
-            .map(|service| service.picture(shared, services.domain(), services.is_inbound(service), now))
-            .collect()
+    /// The picture of every service, each taken when it is asked for: pictures of thousands of services are megabytes.
+    pub fn views(&self) -> impl Iterator<Item = ServiceView> + Send + use<> {
+        let services = self.current().clone();
+        let shared = self.shared_port(&services);
+        (0..services.list.len()).map(move |n| {
+            let service = &services.list[n];
+            service.picture(shared, services.domain(), services.is_inbound(service), now())
+        })
     }
 
     /// The picture of the service of this name or alias.
@@ -247,8 +247,9 @@ impl Table {
     }
 
     /// Sets the gauges that mirror state; whoever renders the metrics calls it first.
-    pub fn update_gauges(&self) {
+    pub fn update_gauges(&self, metrics: &Metrics) {
         let now = now();
+        metrics.clear_mirrors();
         self.current().iter().for_each(|service| service.update_gauges(now));
     }
 
