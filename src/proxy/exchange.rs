@@ -73,7 +73,8 @@ pub(super) async fn exchange(
             Some(connection) => connection,
             None => {
                 let connect_by = Deadline::of_connect(bounds.head, worker.now(), &policy.timeout);
-                let connected = worker.upstreams.connect(target, wish, connect_by).await;
+                // Boxed: most calls find a connection, and need not carry what it takes to open one.
+                let connected = Box::pin(worker.upstreams.connect(target, wish, connect_by)).await;
                 now = worker.now();
                 connected.map_err(|error| {
                     let mut failed = unconnected(attempt, error);

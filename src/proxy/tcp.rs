@@ -143,7 +143,7 @@ async fn connect(call: &mut Call) -> Result<Connected, Failure> {
             // A server that restarts has often no more than a moment without its port: half the pause at least.
             let share = 0.5 + call.worker.random.borrow_mut().share() / 2.0;
             let pause = settings.pause(tried.len() as u32, share);
-            match within(&call.worker, &call.alarm, None, call.deadline.head(), sleep(pause)).await {
+            match within(&call.worker, &call.alarm, None, call.deadline.head(), pin!(sleep(pause))).await {
                 Ok(()) => now = call.worker.now(),
                 Err(Interrupted::CutOff) => return Err(stopped()),
                 Err(_) => return Err(failure),
@@ -159,7 +159,8 @@ async fn attempt_to_connect(call: &Call, mut attempt: Attempt, started: Instant)
     let timeouts = &call.service.config().policy.timeout;
     let by = Deadline::of_connect(call.deadline.of_attempt(started, timeouts), started, timeouts);
     let target = attempt.target();
-    let failed = match within(worker, &call.alarm, Some(target), None, upstream::dial(target, by)).await {
+    let dialled = within(worker, &call.alarm, Some(target), None, pin!(upstream::dial(target, by))).await;
+    let failed = match dialled {
         Ok(Ok(stream)) => {
             attempt.settle(worker.now(), Outcome::Ok);
             let counted = attempt.keep_counted(worker);
