@@ -32,6 +32,7 @@ mod hystrix;
 mod inbound;
 mod lifecycle;
 mod malformed;
+mod many;
 mod priority;
 mod reload;
 mod retry;
