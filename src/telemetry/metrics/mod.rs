@@ -31,9 +31,9 @@ use crate::model::{Outcome, SourceKind};
 
 /// Every metric of the process. Cheap to clone.
 #[derive(Clone)]
-pub struct Metrics(Arc<Families>);
+pub struct Metrics(Arc<Counted>);
 
-struct Families {
+struct Counted {
     process: Process,
     services: Mutex<Services>,
 }
@@ -127,7 +127,7 @@ impl Metrics {
             access_log_lost: counter(),
             last_good_bytes: gauge(),
         };
-        Self(Arc::new(Families { process, services: Mutex::default() }))
+        Self(Arc::new(Counted { process, services: Mutex::default() }))
     }
 
     /// The handles of one service; the same ones each time for the same name.
