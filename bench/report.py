@@ -94,6 +94,26 @@ def _targets(case, by_peer):
     return ["", f"Target: {'; '.join(told)}."] if told else []
 
 
+# What follows this line on a page is bench/many's, and stays when bench/run writes the rest anew.
+_MANY = "<!-- bench/many -->\n"
+
+
+def write(path, page):
+    """Replaces what bench/run has written on a page."""
+    _, mark, many = _parts(path)
+    path.write_text(page + (f"\n{mark}{many}" if mark else ""))
+
+
+def append(path, section):
+    """Replaces what bench/many has written on a page."""
+    page, _, _ = _parts(path)
+    path.write_text(f"{page.rstrip()}\n\n{_MANY}\n{section.rstrip()}\n")
+
+
+def _parts(path):
+    return (path.read_text() if path.exists() else "").partition(_MANY)
+
+
 def table(head, rows):
     """A Markdown table whose columns also line up as plain text; numbers to the right."""
     widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]

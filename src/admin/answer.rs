@@ -1,19 +1,24 @@
 //! The replies of both doors: text, JSON, and problems as RFC 9457 has them.
 
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::{Either, Full, combinators::UnsyncBoxBody};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Either, Full, combinators::UnsyncBoxBody};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::model::Reason;
 
-/// A reply: most are whole, from memory; one kind goes on.
+/// A reply: most are whole, from memory; long ones are made as they are taken; one kind goes on.
 pub(super) type Reply = Response<Either<Full<Bytes>, Streaming>>;
 
-/// A body that goes on until its client has had enough.
+/// A body that is made as it is taken.
 pub(super) type Streaming = UnsyncBoxBody<Bytes, Infallible>;
 
 /// A body of this media type. Never cached: it is the state of this moment.
@@ -27,9 +32,37 @@ pub(super) fn reply(status: StatusCode, media: &'static str, body: impl Into<Byt
     reply
 }
 
+/// A body of this media type that is made in pieces: whole if the first is all, else each when the one before has been
+/// taken, so that what is long takes little memory, and other requests their turn.
+pub(super) fn pieces(media: &'static str, mut pieces: impl Iterator<Item = String> + Send + 'static) -> Reply {
+    let first = pieces.next().unwrap_or_default();
+    let Some(second) = pieces.next() else { return reply(StatusCode::OK, media, first) };
+    let all = [first, second].into_iter().chain(pieces);
+    let mut reply = reply(StatusCode::OK, media, "");
+    *reply.body_mut() = Either::Right(Pieces(Box::new(all)).boxed_unsync());
+    reply
+}
+
+/// The body of what is made in pieces.
+struct Pieces(Box<dyn Iterator<Item = String> + Send>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.next().map(|piece| Ok(Frame::data(piece.into()))))
+    }
+}
+
+/// Marks a reply that goes on until its client has had enough.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GoesOn;
+
 /// A stream of server-sent events (HTML Living Standard §9.2).
 pub(super) fn events(body: Streaming) -> Reply {
     let mut reply = Response::new(Either::Right(body));
+    reply.extensions_mut().insert(GoesOn);
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream;charset=UTF-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, max-age=0, must-revalidate"));

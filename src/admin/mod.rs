@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use crate::{
     policy::breaker::Forced,
     service::{ForceError, Lifecycle, Readiness, Sample, Table, view::ServiceView},
+    telemetry::Metrics,
 };
 
 /// Asks whoever owns the configuration to read its file again.
@@ -36,12 +37,12 @@ pub struct ReloadRequest {
 ///
 /// A trait so that the doors' tests can stand on views of their own making.
 pub trait Sidecar: Clone + Send + Sync + Unpin + 'static {
-    /// Every service.
-    fn views(&self) -> Vec<ServiceView>;
+    /// Every service, looked at one by one.
+    fn views(&self) -> impl Iterator<Item = ServiceView> + Send + use<Self>;
     /// The service with this name or alias, in any letter case.
     fn view(&self, name: &str) -> Option<ServiceView>;
     /// Brings the metrics that mirror state up to date.
-    fn update_gauges(&self);
+    fn update_gauges(&self, metrics: &Metrics);
     /// The figures of every service.
     fn samples(&self) -> Vec<Sample>;
     /// Whether calls are welcome.
@@ -69,7 +70,7 @@ pub struct Live {
 }
 
 impl Sidecar for Live {
-    fn views(&self) -> Vec<ServiceView> {
+    fn views(&self) -> impl Iterator<Item = ServiceView> + Send + use<> {
         self.table.views()
     }
 
@@ -77,8 +78,8 @@ impl Sidecar for Live {
         self.table.view(name)
     }
 
-    fn update_gauges(&self) {
-        self.table.update_gauges();
+    fn update_gauges(&self, metrics: &Metrics) {
+        self.table.update_gauges(metrics);
     }
 
     fn samples(&self) -> Vec<Sample> {

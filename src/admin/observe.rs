@@ -18,7 +18,7 @@ use super::{
 use hystrix::Streams;
 
 use crate::{
-    service::{Lifecycle, Readiness, Table},
+    service::{Lifecycle, Readiness, Table, view::ServiceView},
     telemetry::Metrics,
 };
 
@@ -81,8 +81,8 @@ fn answer(method: &Method, page: Option<Page<'_>>, sidecar: &impl Sidecar, metri
         Page::Index => answer::reply(StatusCode::OK, "text/html; charset=utf-8", INDEX),
         Page::Live => answer::json(StatusCode::OK, &json!({ "status": "live" })),
         Page::Metrics => {
-            sidecar.update_gauges();
-            answer::reply(StatusCode::OK, METRICS_MEDIA, metrics.render())
+            sidecar.update_gauges(metrics);
+            answer::pieces(METRICS_MEDIA, metrics.pages())
         }
         Page::Hystrix => answer::reply(StatusCode::OK, "text/event-stream", ""),
         Page::View(view) => view.answer(sidecar),
@@ -142,13 +142,38 @@ impl<'a> View<'a> {
                     answer::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "not_ready", "why": why }))
                 }
             },
-            Self::Services => answer::json(StatusCode::OK, &json!({ "services": sidecar.views() })),
+            Self::Services => answer::pieces("application/json", listing(sidecar.views())),
             Self::Service(name) => match sidecar.view(name) {
                 Some(view) => answer::json(StatusCode::OK, &view),
                 None => answer::unknown_service(name),
             },
         }
     }
+}
+
+/// A piece of the list is full when it has so many bytes.
+const PIECE: usize = 32 * 1024;
+
+/// The document `{"services":[…]}`, in pieces.
+fn listing(mut views: impl Iterator<Item = ServiceView> + Send) -> impl Iterator<Item = String> + Send {
+    let (mut text, mut separator, mut is_over) = (String::from("{\"services\":["), "", false);
+    std::iter::from_fn(move || {
+        while !is_over && text.len() < PIECE {
+            match views.next().map(|view| serde_json::to_string(&view)) {
+                Some(Ok(view)) => {
+                    text.push_str(separator);
+                    text.push_str(&view);
+                    separator = ",";
+                }
+                Some(Err(error)) => tracing::error!(%error, "cannot write a view as JSON"),
+                None => {
+                    text.push_str("]}\n");
+                    is_over = true;
+                }
+            }
+        }
+        (!text.is_empty()).then(|| std::mem::take(&mut text))
+    })
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ use std::{
 };
 
 use http::Request;
-use http_body_util::Either;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -23,7 +22,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::answer::Reply;
+use super::answer::{GoesOn, Reply};
 
 /// Connections at once, a door; more wait in the listener's backlog.
 pub(super) const CONNECTIONS: usize = 64;
@@ -96,7 +95,7 @@ where
         let (answering, streams) = (handler(request), streams.clone());
         async move {
             let reply = answering.await;
-            streams.store(matches!(reply.body(), Either::Right(_)), Ordering::Relaxed);
+            streams.store(reply.extensions().get::<GoesOn>().is_some(), Ordering::Relaxed);
             Ok::<_, std::convert::Infallible>(reply)
         }
     });

@@ -17,7 +17,7 @@ use super::{ReloadRequest, Sidecar, observe, socket};
 use crate::{
     policy::breaker::Forced,
     service::{ForceError, Readiness, view::*},
-    telemetry::Metrics,
+    telemetry::{Metrics, Mirror},
 };
 
 /// One service, `orders`, with the endpoint 10.0.0.1:80 and the alias `o`; another, `plain`, without a breaker.
@@ -51,9 +51,9 @@ pub(crate) fn view(name: &str) -> ServiceView {
 }
 
 impl Sidecar for Stand {
-    fn views(&self) -> Vec<ServiceView> {
+    fn views(&self) -> impl Iterator<Item = ServiceView> + Send + use<> {
         let more = (2..self.many).map(|n| view(&format!("service-{n}")));
-        [view("orders"), view("plain")].into_iter().chain(more).collect()
+        [view("orders"), view("plain")].into_iter().chain(more)
     }
 
     fn view(&self, name: &str) -> Option<ServiceView> {
@@ -64,8 +64,9 @@ impl Sidecar for Stand {
         }
     }
 
-    fn update_gauges(&self) {
-        self.metrics.service("orders").bulkhead_limit.set(100);
+    fn update_gauges(&self, metrics: &Metrics) {
+        metrics.clear_mirrors();
+        metrics.service("orders").mirror(&Mirror { limit: 100, ..Mirror::default() });
     }
 
     fn samples(&self) -> Vec<crate::service::Sample> {

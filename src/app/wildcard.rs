@@ -19,7 +19,6 @@ use tokio::{
 
 use super::control::Running;
 use crate::{
-    config::Wildcard,
     discovery::Subscription,
     model::ServiceName,
     service::{Service, Services, Summons, Wanted, now},
@@ -221,9 +220,7 @@ impl Running {
         }
         if let Some(service) = old.find(name.as_str()) {
             service.retire_endpoints(now());
-            if service.metrics().label() != Wildcard::NAME {
-                self.metrics.forget(service.metrics().label());
-            }
+            self.metrics.forget(name.as_str());
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::policy::{
 ///
 /// Of a policy that is off there is one line, `bulkhead` or `breaker.mode`, and it says `off`.
 pub fn describe(service: &Service) -> Vec<(&'static str, String, Provenance)> {
-    let in_force = super::keys::leaves().filter_map(|key| Some((key.path, *service.provenance.get(key.path)?)));
+    let in_force = super::keys::leaves().filter_map(|key| Some((key.path, service.provenance.get(key.path)?)));
     in_force.filter_map(|(path, provenance)| Some((path, value(service, path)?, provenance))).collect()
 }
 

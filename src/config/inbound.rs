@@ -127,7 +127,7 @@ mod tests {
         assert!(described.contains(&("timeout.idle", "1m".into(), Provenance::Default)));
         let policies = described.iter().map(|(path, ..)| path.split('.').next().unwrap());
         assert!(policies.clone().all(|policy| keys::INBOUND_POLICIES.contains(&policy)), "{described:?}");
-        assert_eq!((policies.count(), described.len()), (service.provenance.len(), 12));
+        assert_eq!((policies.count(), described.len()), (service.provenance.count(), 12));
     }
 
     #[test]

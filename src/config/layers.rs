@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Provenance, keys,
+    Provenance, Provenances, keys,
     raw::{Entry, Node, Place},
     scalar::{Complaint, hash_key, switch},
 };
@@ -251,7 +251,7 @@ impl<'a> Leaves<'a> {
     }
 
     /// Where each value in force came from. Of a policy that is off, only what switched it off is in force.
-    pub(super) fn provenance(&self) -> BTreeMap<&'static str, Provenance> {
+    pub(super) fn provenance(&self) -> Provenances {
         let is_tcp = self.text("protocol") == "tcp";
         let in_force = |path: &str| {
             let policy = path.split('.').next().unwrap_or(path);
@@ -265,7 +265,8 @@ impl<'a> Leaves<'a> {
                 None => !(is_tcp && path == "timeout.tunnel"),
             }
         };
-        self.0.iter().filter(|(path, _)| in_force(path)).map(|(path, leaf)| (*path, leaf.provenance)).collect()
+        let in_force = self.0.iter().filter(|(path, _)| in_force(path)).map(|(path, leaf)| (*path, leaf.provenance));
+        Provenances::new(&in_force.collect::<Vec<_>>())
     }
 }
 

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | YAML → a tree with places, `${VARIABLES}` filled in | `raw`, `env` |
 //! | the tree held against the tables of keys | `keys`, `shape`, `scalar`, `units`, `address`, `identity` |
-//! | the tree → [`Config`] | `resolve`, `service`, `inbound`, `platform`, `layers`, `policies`, `fallback` |
+//! | the tree → [`Config`] | `resolve`, `service`, `inbound`, `platform`, `layers`, `policies`, `fallback`, `provenance` |
 //! | values held against each other | `pairs`, `cross`, `vips` |
 //! | the way back: JSON Schema, effective values, changes | `schema`, `describe`, `diff` |
 
@@ -32,6 +32,7 @@ mod pairs;
 mod platform;
 mod policies;
 mod problem;
+mod provenance;
 mod raw;
 mod resolve;
 mod scalar;
@@ -49,6 +50,7 @@ pub use self::{
     load::{Loaded, find, user},
     platform::{Dns, Intercept, ServiceVip, Vip, VipAddress, Wildcard, is_of_this_host},
     problem::{Problem, Problems, Severity, Snippet},
+    provenance::{Provenance, Provenances},
     schema::schema,
 };
 use crate::{
@@ -213,7 +215,7 @@ pub struct Service {
     /// The rules its calls obey.
     pub policy: Policy,
     /// Where each policy value came from, by its key (`timeout.request`); for `explain`.
-    pub provenance: BTreeMap<&'static str, Provenance>,
+    pub provenance: Provenances,
 }
 
 impl Service {
@@ -390,15 +392,4 @@ pub struct InboundTls {
     pub ca: Option<PathBuf>,
     /// The oldest version that is spoken. Default 1.2.
     pub min_version: TlsVersion,
-}
-
-/// Where a value came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Provenance {
-    /// Built in.
-    Default,
-    /// The file's `defaults:` section, at this line (from 1).
-    Defaults(u32),
-    /// The service's own entry, at this line (from 1).
-    Service(u32),
 }

@@ -4,7 +4,12 @@
 //! problem already, and the default stands in for it: the result is thrown away anyway, but going on
 //! finds what else is wrong. Defaults are config text in the tables, read by the same readers.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use super::{
     AccessLog, Config, Drain, Level, Limits, Listen, Log, Nameserver, Resolver, Until, Wildcard, address, cross,
@@ -84,7 +89,7 @@ fn resolver(file: &Written<'_>) -> Resolver {
 fn services(file: &Written<'_>, report: &mut Report<'_>) -> BTreeMap<crate::model::ServiceName, Arc<super::Service>> {
     let defaults = file.at("defaults");
     pairs::key_pair(defaults.and_then(|defaults| defaults.get("tls")), "defaults.tls", report);
-    let mut services = BTreeMap::new();
+    let (mut services, mut keys) = (BTreeMap::new(), HashSet::new());
     let written = file.at("services").map(Node::entries).unwrap_or_default();
     for entry in written {
         let path = join("services", &entry.key);
@@ -98,7 +103,8 @@ fn services(file: &Written<'_>, report: &mut Report<'_>) -> BTreeMap<crate::mode
                 continue;
             }
         };
-        if let Some(service) = service::resolve(&name, entry, defaults, &path, report) {
+        if let Some(mut service) = service::resolve(&name, entry, defaults, &path, report) {
+            service.provenance.share(&mut keys);
             services.entry(name).or_insert(Arc::new(service));
         }
     }

@@ -6,7 +6,7 @@
 
 use std::{net::SocketAddr, rc::Rc, time::Instant};
 
-use http::{Request, request::Parts};
+use http::{HeaderValue, Request, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
@@ -102,7 +102,7 @@ impl Asked {
         }
         leg.passed.write(&mut head.headers, dialect, leg.now);
         if let Some(number) = leg.number {
-            head.headers.insert(ATTEMPT, self.terms.callers_attempt.unwrap_or(1).max(number).into());
+            head.headers.insert(ATTEMPT, attempt_value(self.terms.callers_attempt.unwrap_or(1).max(number)));
         }
         let mut web = None;
         match leg.version {
@@ -124,6 +124,14 @@ impl Asked {
             request.extensions_mut().insert(OnContinue::new(move || key.open()));
         }
         (request, web)
+    }
+}
+
+/// A number of an attempt; most calls have one, for which nothing is allocated.
+fn attempt_value(number: u32) -> HeaderValue {
+    match number {
+        1 => HeaderValue::from_static("1"),
+        number => number.into(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::Poll,
     time::Instant,
@@ -169,11 +169,15 @@ pub(super) async fn run(
     let worker = &call.worker;
     let head = call.deadline.of_attempt(started, &attempt.service.config().policy.timeout);
     let bounds = Bounds { call: call.deadline, head, number };
-    let exchange = async {
-        let exchanged = exchange::exchange(worker, &attempt, asked, bounds, started).await?;
-        hold::until_judged(exchanged, &attempt, asked).await
+    let ended = {
+        let exchange = pin!(async {
+            let mut exchanged = exchange::exchange(worker, &attempt, asked, bounds, started).await?;
+            hold::until_judged(&mut exchanged, &attempt, asked).await?;
+            Ok(exchanged)
+        });
+        within(worker, alarm, Some(attempt.target()), head, exchange).await
     };
-    let failed = match within(worker, alarm, Some(attempt.target()), head, exchange).await {
+    let failed = match ended {
         Ok(Ok(exchanged)) => return Ok(attempt.answered(worker, asked, exchanged)),
         Ok(Err(failed)) => failed,
         Err(Interrupted::Deadline) => overdue(&attempt, asked.terms.progress.as_deref()),
@@ -235,15 +239,15 @@ pub(super) enum Interrupted {
 /// Why a call breaks off whose endpoint discovery no longer names.
 pub(super) const ENDPOINT_GONE: &str = "the endpoint is gone, and the time to finish with it is over";
 
-/// Waits for `future`, until `deadline`, or until the calls of the worker, or to the target, have to end.
+/// Waits for `future`, until `deadline`, or until the calls of the worker, or to the target, have to end. It is taken
+/// by reference: a future that is handed on is copied, and that of an exchange is some kilobytes long.
 pub(super) async fn within<F: Future>(
     worker: &Worker,
     alarm: &Alarm,
     target: Option<&Target>,
     deadline: Option<Instant>,
-    future: F,
+    mut future: Pin<&mut F>,
 ) -> Result<F::Output, Interrupted> {
-    let mut future = pin!(future);
     poll_fn(|cx| {
         if worker.is_cut_off() {
             return Poll::Ready(Err(Interrupted::CutOff));

@@ -1,6 +1,6 @@
 //! One call, from its head to its outcome: the order of the policies stands here.
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{cell::Cell, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Instant};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -311,15 +311,8 @@ pub(super) async fn journey(call: &mut Call, asked: &Asked) -> Result<Attempted,
 pub(super) async fn admit(call: &mut Call) -> Result<Instant, Failure> {
     let mut now = call.started;
     if let Some(bulkhead) = call.service.bulkhead() {
-        match attempt::within(
-            &call.worker,
-            &call.alarm,
-            None,
-            None,
-            bulkhead.admit(call.priority, call.deadline.head()),
-        )
-        .await
-        {
+        let admitted = pin!(bulkhead.admit(call.priority, call.deadline.head()));
+        match attempt::within(&call.worker, &call.alarm, None, None, admitted).await {
             Ok(Ok(permit)) => {
                 call.permit = Some(permit);
                 call.admitted = if call.may_have_waited() { call.worker.now() } else { call.started };

@@ -7,7 +7,10 @@
 //! Followers begin once the answer is whole, within a limit: an answer that turns out to be longer, or somebody's own,
 //! or one that takes its time, is not theirs, and nobody waits for whoever reads slowly.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{
@@ -85,7 +88,7 @@ pub(super) async fn take_part(call: &Call, asked: &Asked) -> Result<Part, Failur
             Role::Alone => return Ok(Part::Goes(None)),
             Role::Follow(follower) => follower,
         };
-        let heard = match within(&call.worker, &call.alarm, None, call.deadline.head(), hear(follower)).await {
+        let heard = match within(&call.worker, &call.alarm, None, call.deadline.head(), pin!(hear(follower))).await {
             Ok(heard) => heard,
             Err(Interrupted::Deadline | Interrupted::EndpointGone) => {
                 return Err(Failure::new(Reason::RequestTimeout, "the call that it shared was not answered in time"));

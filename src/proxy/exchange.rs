@@ -12,7 +12,6 @@
 use std::time::Instant;
 
 use http::{Response, StatusCode, header::UPGRADE};
-use prometheus::IntCounter;
 
 use super::{
     Failure,
@@ -74,7 +73,8 @@ pub(super) async fn exchange(
             Some(connection) => connection,
             None => {
                 let connect_by = Deadline::of_connect(bounds.head, worker.now(), &policy.timeout);
-                let connected = worker.upstreams.connect(target, wish, connect_by).await;
+                // Boxed: most calls find a connection, and need not carry what it takes to open one.
+                let connected = Box::pin(worker.upstreams.connect(target, wish, connect_by)).await;
                 now = worker.now();
                 connected.map_err(|error| {
                     let mut failed = unconnected(attempt, error);
@@ -99,9 +99,9 @@ pub(super) async fn exchange(
             Ok(response) => return answered(asked, web, response, connection, now),
             Err(error) => error,
         };
-        match repeat(&error, asked, attempt, reused).filter(|_| repeats < REPEATS) {
+        match repeat(&error, asked, reused).filter(|_| repeats < REPEATS) {
             None => return Err(broken(error, asked, attempt)),
-            Some(counter) => counter.inc(),
+            Some(reason) => attempt.service().metrics().retried(reason),
         }
         repeats += 1;
         // Another idle connection over HTTP/1 may be as stale as this one.
@@ -109,25 +109,19 @@ pub(super) async fn exchange(
     }
 }
 
-/// Whether the request may go out once more within its attempt, and where that is counted.
-fn repeat<'a>(
-    error: &ExchangeError<Upload>,
-    asked: &Asked,
-    attempt: &'a Attempt,
-    reused: bool,
-) -> Option<&'a IntCounter> {
-    let metrics = attempt.service().metrics();
+/// Whether the request may go out once more within its attempt, and as what that is counted.
+fn repeat(error: &ExchangeError<Upload>, asked: &Asked, reused: bool) -> Option<&'static str> {
     if !asked.may_be_sent_again() {
         None
     } else if error.refused {
-        Some(&metrics.retries_refused)
+        Some("refused")
     } else if !reused {
         None
     } else if error.unsent.is_some() {
-        Some(&metrics.retries_reused_connection)
+        Some("reused_connection")
     } else {
         let is_broken = error.reason == Some(Reason::UpstreamReset) && error.code.is_none();
-        (is_broken && asked.is_idempotent()).then_some(&metrics.retries_reused_connection)
+        (is_broken && asked.is_idempotent()).then_some("reused_connection")
     }
 }
 

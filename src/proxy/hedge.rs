@@ -18,15 +18,21 @@ use super::{
     retry::may_repeat,
     worker::Worker,
 };
-use crate::model::Judgement;
+use crate::{model::Judgement, policy::retry::Hedge};
 
 /// What an attempt came to.
 type Ended = Result<Attempted, Failed>;
 
 /// Carries out an attempt, with a second one beside it when that is due.
-pub(super) async fn run(call: &Call, first: Attempt, asked: &Asked, tried: &mut Tried, now: Instant) -> Ended {
-    let hedge = call.service.config().policy.hedge;
-    let after = hedge.and_then(|hedge| call.service.retries()?.hedge_after(hedge));
+pub(super) async fn run(
+    call: &Call,
+    hedge: Hedge,
+    first: Attempt,
+    asked: &Asked,
+    tried: &mut Tried,
+    now: Instant,
+) -> Ended {
+    let after = call.service.retries().and_then(|retries| retries.hedge_after(hedge));
     let number = call.attempts.get();
     let first = attempt::run(call, first, asked, &call.alarm, number, now);
     let Some(due) = after.and_then(|after| now.checked_add(after)).filter(|_| may_repeat(asked)) else {

@@ -89,13 +89,9 @@ impl Flow {
 }
 
 /// Waits for as much of an answer as it takes to judge it, if anybody wants to know before the app has it.
-pub(super) async fn until_judged(
-    mut exchanged: Exchanged,
-    attempt: &Attempt,
-    asked: &Asked,
-) -> Result<Exchanged, Failed> {
+pub(super) async fn until_judged(exchanged: &mut Exchanged, attempt: &Attempt, asked: &Asked) -> Result<(), Failed> {
     if exchanged.heard.due && retry::waits_for_trailers(attempt.service(), asked) {
-        trailers(&mut exchanged).await.map_err(|error| broken(&error, attempt, asked))?;
+        trailers(exchanged).await.map_err(|error| broken(&error, attempt, asked))?;
     }
     if let Some(failure_if) = &attempt.service().config().policy.failure_if
         && exchanged.heard.outcome == Outcome::Ok
@@ -105,7 +101,7 @@ pub(super) async fn until_judged(
         // A 4xx speaks of the request, whatever its body says.
         if !is_marked && failure_if.reads_body() && status.is_success() && is_json(headers) {
             let whole = match is_coded(headers) {
-                false => body(&mut exchanged).await.map_err(|error| broken(&error, attempt, asked))?,
+                false => body(exchanged).await.map_err(|error| broken(&error, attempt, asked))?,
                 true => None,
             };
             match whole {
@@ -117,7 +113,7 @@ pub(super) async fn until_judged(
             exchanged.heard.outcome = Outcome::UpstreamError(UpstreamFault::Marked);
         }
     }
-    Ok(exchanged)
+    Ok(())
 }
 
 /// gRPC: an answer that begins with its trailers has said how the call went. One that begins with a message goes to

@@ -16,6 +16,7 @@
 
 use std::{
     future::poll_fn,
+    pin::pin,
     task::Poll,
     time::{Duration, Instant, SystemTime},
 };
@@ -28,7 +29,7 @@ use super::{
     Failure,
     answer::Relayable,
     asked::{Asked, Tried},
-    attempt::{Attempt, Attempted, Failed, within},
+    attempt::{self, Attempt, Attempted, Failed, within},
     call::Call,
     graphql, hedge,
     worker::Worker,
@@ -72,7 +73,11 @@ pub(super) async fn run(call: &Call, asked: &Asked, started: Instant) -> Result<
     let mut now = started;
     loop {
         tried.push(attempt.endpoint());
-        let mut ended = hedge::run(call, attempt, asked, &mut tried, now).await;
+        let mut ended = match call.service.config().policy.hedge {
+            None => attempt::run(call, attempt, asked, &call.alarm, call.attempts.get(), now).await,
+            // Boxed: two attempts at once would make the future of every call as long as both.
+            Some(hedge) => Box::pin(hedge::run(call, hedge, attempt, asked, &mut tried, now)).await,
+        };
         let Some((cause, pause)) = again(call, asked, &tried, &ended) else {
             return ended.map_err(|failed| failed.failure);
         };
@@ -101,7 +106,8 @@ async fn next(call: &Call, asked: &Asked, tried: &Tried, cause: Cause, pause: Du
         call.service.metrics().retry_budget_exhausted.inc();
         return None;
     }
-    let waited = pause.is_zero() || within(worker, &call.alarm, None, call.deadline.head(), sleep(pause)).await.is_ok();
+    let by = call.deadline.head();
+    let waited = pause.is_zero() || within(worker, &call.alarm, None, by, pin!(sleep(pause))).await.is_ok();
     let now = worker.now();
     let may_go = waited && !call.deadline.is_over(now);
     match may_go.then(|| Attempt::begin(call, asked.terms.hash_key, tried, now)) {

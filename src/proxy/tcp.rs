@@ -131,7 +131,7 @@ pub(super) async fn connect(call: &mut Call, link: Link) -> Result<Connected, Fa
             }
         };
         if before.is_some() {
-            call.service.metrics().retries_connect.inc();
+            call.service.metrics().retried("connect");
         }
         tried.push(attempt.endpoint());
         let failure = match attempt_to_connect(call, attempt, link, now).await {
@@ -152,7 +152,7 @@ pub(super) async fn connect(call: &mut Call, link: Link) -> Result<Connected, Fa
             // A server that restarts has often no more than a moment without its port: half the pause at least.
             let share = 0.5 + call.worker.random.borrow_mut().share() / 2.0;
             let pause = settings.pause(tried.len() as u32, share);
-            match within(&call.worker, &call.alarm, None, call.deadline.head(), sleep(pause)).await {
+            match within(&call.worker, &call.alarm, None, call.deadline.head(), pin!(sleep(pause))).await {
                 Ok(()) => now = call.worker.now(),
                 Err(Interrupted::CutOff) => return Err(stopped()),
                 Err(_) => return Err(failure),
@@ -179,7 +179,8 @@ async fn attempt_to_connect(
             Link::Raw => tcp::dial(target.addr(), by).await.map(Stream::from),
         }
     };
-    let failed = match within(worker, &call.alarm, Some(target), None, dialling).await {
+    let dialled = within(worker, &call.alarm, Some(target), None, pin!(dialling)).await;
+    let failed = match dialled {
         Ok(Ok(stream)) => {
             attempt.settle(worker.now(), Outcome::Ok);
             let counted = attempt.keep_counted(worker);

@@ -4,10 +4,10 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::{Rc, Weak},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use prometheus::IntCounter;
 use tokio::sync::Notify;
 
 use super::{
@@ -18,7 +18,10 @@ use crate::{
     config::Entry,
     model::{Outcome, Random},
     service::{Table, now},
-    telemetry::{Metrics, metrics::Way},
+    telemetry::{
+        Metrics,
+        metrics::{Intercepted, Unattributed, Way},
+    },
     upstream::Upstreams,
 };
 
@@ -55,8 +58,8 @@ pub struct Worker {
     pub(super) buffers: Buffers,
     pub(super) outgoing: Outgoing,
     vias: [Vias; 2],
-    unattributed: [IntCounter; Outcome::COUNT],
-    intercepted: [IntCounter; 3],
+    unattributed: Arc<Unattributed>,
+    intercepted: Arc<Intercepted>,
     connections: RefCell<HashMap<u64, Weak<Control>>>,
     next_connection: Cell<u64>,
     stopping: Cell<bool>,
@@ -204,12 +207,12 @@ impl Worker {
 
     /// Counts a call that no service can be blamed for.
     pub(super) fn count_unattributed(&self, outcome: Outcome) {
-        self.unattributed[outcome.index()].inc();
+        self.unattributed.ended(outcome);
     }
 
     /// Counts an intercepted connection.
     pub(super) fn intercepted(&self, way: Way) {
-        self.intercepted[way as usize].inc();
+        self.intercepted.came(way);
     }
 
     /// Has every connection and every call look at what has become of the worker, and of their endpoints.

@@ -5,8 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prometheus::IntCounter;
-
 use super::{lock, now};
 use crate::{
     model::{Judgement, ServiceName},
@@ -19,7 +17,7 @@ use crate::{
 pub struct Breaker {
     service: ServiceName,
     core: Mutex<Core>,
-    transitions: [IntCounter; 3],
+    metrics: ServiceMetrics,
 }
 
 /// The breaker refuses calls.
@@ -31,7 +29,7 @@ pub struct BreakerOpen {
 
 impl Breaker {
     pub(super) fn new(service: ServiceName, settings: Settings, metrics: &ServiceMetrics, now: Instant) -> Self {
-        Self { service, core: Mutex::new(Core::new(settings, now)), transitions: metrics.breaker_transitions.clone() }
+        Self { service, core: Mutex::new(Core::new(settings, now)), metrics: metrics.clone() }
     }
 
     /// Asks for leave to make one attempt.
@@ -73,7 +71,7 @@ impl Breaker {
     fn tell(&self, transition: Option<Transition>) {
         let Some(transition) = transition else { return };
         let (service, to, why) = (&self.service, transition.to.as_str(), &transition.why);
-        self.transitions[transition.to.as_gauge() as usize].inc();
+        self.metrics.breaker_transitions[transition.to.as_gauge() as usize].inc();
         if to == "open" {
             tracing::warn!(%service, %why, "breaker opened");
         } else {

@@ -151,7 +151,7 @@ impl Live {
 /// What connections to an endpoint lead to.
 fn target(endpoint: &Endpoint, metrics: &ServiceMetrics, tls: Option<&Arc<Client>>) -> Arc<Target> {
     let host = host(&endpoint.authority).into();
-    Arc::new(Target::new(endpoint.addr, host, tls.cloned(), metrics.upstream_connections.clone()))
+    Arc::new(Target::new(endpoint.addr, host, tls.cloned(), metrics.clone()))
 }
 
 /// The host of `host:port`, without an IPv6 address's brackets.

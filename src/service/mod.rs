@@ -155,7 +155,10 @@ impl Service {
         now: Instant,
     ) -> Self {
         let Making { label, tls, vip, fallbacks } = making;
-        let metrics = metrics.service(label);
+        let metrics = match label == config.name.as_str() {
+            true => metrics.service(label),
+            false => metrics.service_as(config.name.as_str(), label),
+        };
         let policy = &config.policy;
         let bulkhead = policy.bulkhead.as_ref().map(|settings| {
             match old.and_then(|old| old.bulkhead.clone().zip(old.config.policy.bulkhead.as_ref())) {

@@ -17,7 +17,7 @@ use crate::{
     config::{self, Protocol, Provenance, Source},
     model::Outcome,
     policy::{breaker::Mode, ejection::State},
-    telemetry::ENDPOINT_STATES,
+    telemetry::{ENDPOINT_STATES, Mirror},
 };
 
 impl Service {
@@ -55,28 +55,24 @@ impl Service {
 
     /// Sets the gauges that mirror state.
     pub(super) fn update_gauges(&self, now: Instant) {
-        let metrics = self.metrics();
+        let mut state = Mirror::default();
         if let Some(breaker) = self.breaker() {
-            metrics.breaker_state.set(breaker.view(now).state.as_gauge());
+            state.breaker = breaker.view(now).state.as_gauge();
         }
         if let Some(bulkhead) = self.bulkhead() {
             let view = bulkhead.view();
-            metrics.bulkhead_in_flight.set(i64::from(view.in_flight));
-            metrics.bulkhead_limit.set(i64::from(view.limit));
-        } else {
-            metrics.bulkhead_limit.set(0);
+            (state.in_flight, state.limit) = (i64::from(view.in_flight), i64::from(view.limit));
         }
         let waiting = self.flights().map_or(0, |flights| flights.waiting());
-        metrics.coalesce_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        let live = self.endpoints();
-        let mut counts = [0; ENDPOINT_STATES.len()];
-        for live in live.live() {
-            counts[state_of(live)] += 1;
+        state.waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+        for live in self.endpoints().live() {
+            state.endpoints[state_of(live)] += 1;
         }
-        metrics.endpoints.iter().zip(counts).for_each(|(gauge, count)| gauge.set(count));
         self.settle_ejections(now);
-        let age = self.source_status().last_answer.map(|last| now.saturating_duration_since(last));
-        metrics.discovery_age.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        if let Some(last) = self.source_status().last_answer {
+            state.age = now.saturating_duration_since(last).as_secs_f64();
+        }
+        self.metrics().mirror(&state);
     }
 
     fn source_view(&self, now: Instant) -> SourceView {

@@ -16,7 +16,8 @@ use crate::policy::retry::{Budget, Hedge, Latencies, Settings};
 pub struct Retries {
     calls: AtomicU64,
     account: Mutex<Account>,
-    latencies: Mutex<Latencies>,
+    /// Of who hedges by them.
+    latencies: Mutex<Option<Latencies>>,
 }
 
 #[derive(Debug)]
@@ -60,14 +61,14 @@ impl Retries {
 
     /// An answer began so long after its request went out.
     pub fn answered(&self, took: Duration) {
-        lock(&self.latencies).observe(took);
+        lock(&self.latencies).get_or_insert_default().observe(took);
     }
 
     /// After how long a second attempt is due; `None` while too little is known.
     pub fn hedge_after(&self, hedge: Hedge) -> Option<Duration> {
         match hedge {
             Hedge::After(time) => Some(time),
-            Hedge::Percentile(percentile) => lock(&self.latencies).percentile(percentile),
+            Hedge::Percentile(percentile) => lock(&self.latencies).as_mut()?.percentile(percentile),
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{
     view::ServiceView,
 };
 use crate::{
-    config::{self, Config, Limits},
+    config::{self, Config, Limits, Wildcard},
     model::ServiceName,
     net::{tcp, tls::FileError},
     policy::breaker::Forced,
@@ -114,6 +114,8 @@ impl Services {
             let tls = wildcard.policy().tls.as_ref().map(|tls| clients.get(tls, old.map(|old| &*old.clients)));
             let tls = tls.transpose().map_err(|error| tls::at("services.*.tls", &error))?;
             Fallbacks::new(&wildcard.policy().fallback).map_err(|error| tls::at("services.*", &error))?;
+            // What is looked up before there is a service counts with those that share.
+            metrics.service_as(Wildcard::NAME, Wildcard::NAME);
             mould = Some(Mould { wildcard: wildcard.clone(), tls, workers });
         }
         let traffic = Traffic { limits: config.limits, drain: config.drain.limit, access_log };
@@ -312,16 +314,14 @@ impl Table {
         bound.filter(|_| services.shared.port() == 0).unwrap_or(services.shared)
     }
 
-    /// The picture of every service.
-    pub fn views(&self) -> Vec<ServiceView> {
-        let services = self.current();
-        let (shared, now) = (self.shared_port(&services), now());
-        services
-            .iter()
-            .map(|service| {
-                service.picture(shared, services.vips(), services.domain(), services.is_inbound(service), now)
-            })
-            .collect()
+    /// The picture of every service, each taken when it is asked for: pictures of thousands of services are megabytes.
+    pub fn views(&self) -> impl Iterator<Item = ServiceView> + Send + use<> {
+        let services = self.current().clone();
+        let shared = self.shared_port(&services);
+        let all: Vec<_> = services.iter().cloned().collect();
+        all.into_iter().map(move |service| {
+            service.picture(shared, services.vips(), services.domain(), services.is_inbound(&service), now())
+        })
     }
 
     /// The picture of the service of this name or alias.
@@ -334,8 +334,9 @@ impl Table {
     }
 
     /// Sets the gauges that mirror state; whoever renders the metrics calls it first.
-    pub fn update_gauges(&self) {
+    pub fn update_gauges(&self, metrics: &Metrics) {
         let now = now();
+        metrics.clear_mirrors();
         self.current().iter().for_each(|service| service.update_gauges(now));
     }
 

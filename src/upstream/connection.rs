@@ -69,7 +69,7 @@ pub struct Open {
 
 impl Open {
     pub(super) fn new(target: Arc<Target>, of_worker: Rc<Cell<usize>>) -> Self {
-        target.connections.inc();
+        target.metrics.upstream_connections.inc();
         of_worker.set(of_worker.get() + 1);
         Self { target, of_worker }
     }
@@ -83,7 +83,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.target.connections.dec();
+        self.target.metrics.upstream_connections.dec();
         self.of_worker.set(self.of_worker.get() - 1);
     }
 }

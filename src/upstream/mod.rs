@@ -37,9 +37,11 @@ use std::{
 
 use bytes::Bytes;
 use http_body::Body;
-use prometheus::IntGauge;
 
-use crate::net::{tcp::DialError, tls};
+use crate::{
+    net::{tcp::DialError, tls},
+    telemetry::ServiceMetrics,
+};
 
 pub use connection::{Connection, ExchangeError, OnContinue, Open, Version};
 pub use dial::{dial, open};
@@ -65,13 +67,12 @@ pub struct Target {
     tls: Option<Arc<tls::Client>>,
     retired: OnceLock<Instant>,
     cut: AtomicBool,
-    connections: IntGauge,
+    metrics: ServiceMetrics,
 }
 
 impl Target {
-    /// A target at this address, whose source names it `host` (without a port); `connections` counts the open
-    /// ones.
-    pub fn new(addr: SocketAddr, host: Arc<str>, tls: Option<Arc<tls::Client>>, connections: IntGauge) -> Self {
+    /// A target at this address, whose source names it `host` (without a port); open connections count in `metrics`.
+    pub fn new(addr: SocketAddr, host: Arc<str>, tls: Option<Arc<tls::Client>>, metrics: ServiceMetrics) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -80,7 +81,7 @@ impl Target {
             tls,
             retired: OnceLock::new(),
             cut: AtomicBool::new(false),
-            connections,
+            metrics,
         }
     }
 

@@ -35,6 +35,7 @@ mod inbound;
 mod intercept;
 mod lifecycle;
 mod malformed;
+mod many;
 mod priority;
 mod reload;
 mod retry;

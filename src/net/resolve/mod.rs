@@ -132,6 +132,11 @@ impl Resolver {
             return known;
         }
         let _turn = self.turn().await;
+        // Boxed: of the thousands that wait for their turn none needs the room of a lookup.
+        Box::pin(self.ask_for_addresses(question)).await
+    }
+
+    async fn ask_for_addresses(&self, question: &mut Question) -> Addresses {
         let deadline = Instant::now() + self.0.timeout;
         let roster = self.roster();
         let names = match roster.search().names(&question.host) {
@@ -165,6 +170,10 @@ impl Resolver {
     /// Takes no longer than the resolver's time-out, not counting the wait for its turn.
     pub async fn targets(&self, question: &mut Question) -> Targets {
         let _turn = self.turn().await;
+        Box::pin(self.ask_for_targets(question)).await
+    }
+
+    async fn ask_for_targets(&self, question: &mut Question) -> Targets {
         let deadline = Instant::now() + self.0.timeout;
         let roster = self.roster();
         let mut fold = Fold::new();

@@ -15,7 +15,7 @@ mod last_good;
 
 use std::{
     future::poll_fn,
-    pin::Pin,
+    pin::{Pin, pin},
     time::{Duration, Instant},
 };
 
@@ -127,13 +127,13 @@ pub(super) async fn instead(
 /// Reads the rest of a request's body, as far as it is kept: an attempt that never came about has read nothing.
 async fn read_all(call: &Call, asked: &Asked) {
     let mut body = asked.upload.again();
-    let reading = async {
+    let reading = pin!(async {
         while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             if !asked.may_be_sent_again() {
                 break;
             }
         }
-    };
+    });
     let until = call.worker.now() + REST_OF_BODY;
     let _ = within(&call.worker, &call.alarm, None, Some(until), reading).await;
 }

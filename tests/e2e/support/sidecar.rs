@@ -124,6 +124,11 @@ impl Sidecar {
         Client::connect(self.addresses.observe).await
     }
 
+    /// Where the observe port is.
+    pub(crate) fn observer_addr(&self) -> SocketAddr {
+        self.addresses.observe
+    }
+
     /// What the observe port says.
     pub(crate) async fn observe(&self, path: &str) -> Reply {
         Client::connect(self.addresses.observe).await.get("observe", path, "Connection: close\r\n").await

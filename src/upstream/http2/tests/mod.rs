@@ -142,8 +142,7 @@ pub(super) async fn endpoint(settings: h2::server::Builder, handler: Handler) ->
 }
 
 pub(super) fn target(addr: std::net::SocketAddr) -> Arc<Target> {
-    let gauge = prometheus::IntGauge::new("connections", "open").expect("a good name");
-    Arc::new(Target::new(addr, "orders".into(), None, gauge))
+    Arc::new(Target::new(addr, "orders".into(), None, crate::telemetry::ServiceMetrics::default()))
 }
 
 pub(super) fn nowhere() -> Arc<Target> {

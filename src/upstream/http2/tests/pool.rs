@@ -34,7 +34,7 @@ fn calls_share_one_connection() {
         for _ in 0..5 {
             assert_eq!(through(&upstreams, &target).await, "0");
         }
-        assert_eq!(target.connections.get(), 1);
+        assert_eq!(target.metrics.upstream_connections.get(), 1);
     });
 }
 
@@ -50,7 +50,7 @@ fn those_who_come_while_one_is_opened_wait_for_it() {
         for call in calls.collect::<Vec<_>>() {
             assert_eq!(call.await.expect("no panic"), "0");
         }
-        assert_eq!(target.connections.get(), 1);
+        assert_eq!(target.metrics.upstream_connections.get(), 1);
     });
 }
 
@@ -69,7 +69,7 @@ fn a_further_one_is_opened_at_the_limit_of_streams() {
             until(|| seen.borrow().len() == 6).await;
             let most = (0..6).map(|n| seen.borrow().iter().filter(|c| **c == n).count()).max();
             assert_eq!(most, Some(limit as usize));
-            assert!(target.connections.get() >= i64::from(6 / limit));
+            assert!(target.metrics.upstream_connections.get() >= i64::from(6 / limit));
             release.notify_waiters();
             for call in calls {
                 call.await.expect("no refusal");
@@ -229,10 +229,10 @@ fn an_old_connection_takes_no_more_calls_and_ends_with_its_last() {
         assert!(upstreams.idle(&target, Wish::Http2, later(269)).is_some(), "younger than 270 s");
         assert!(upstreams.idle(&target, Wish::Http2, later(331)).is_none(), "older than 330 s");
         assert!(upstreams.idle(&target, Wish::Http2, now()).is_none(), "once too old, always too old");
-        assert_eq!(target.connections.get(), 1, "a call is under way");
+        assert_eq!(target.metrics.upstream_connections.get(), 1, "a call is under way");
         release.notify_one();
         old.await.expect("it was not disturbed");
-        until(|| target.connections.get() == 0).await;
+        until(|| target.metrics.upstream_connections.get() == 0).await;
     });
 }
 
@@ -264,12 +264,12 @@ fn an_idle_connection_is_closed_after_a_minute_and_at_a_stop() {
         upstreams.sweep(start + Duration::from_secs(70), Duration::ZERO);
         upstreams.sweep(start + Duration::from_secs(129), Duration::ZERO);
         settle().await;
-        assert_eq!(target.connections.get(), 1);
+        assert_eq!(target.metrics.upstream_connections.get(), 1);
         upstreams.sweep(start + Duration::from_secs(130), Duration::ZERO);
-        until(|| target.connections.get() == 0).await;
+        until(|| target.metrics.upstream_connections.get() == 0).await;
         assert_eq!(through(&upstreams, &target).await, "1");
         upstreams.close_idle();
-        until(|| target.connections.get() == 0).await;
+        until(|| target.metrics.upstream_connections.get() == 0).await;
     });
 }
 
@@ -291,7 +291,7 @@ fn a_target_that_is_gone_gets_no_more_calls_and_those_under_way_finish() {
         assert!(target.is_cut());
         release.notify_one();
         call.await.expect("it was not disturbed");
-        until(|| target.connections.get() == 0).await;
+        until(|| target.metrics.upstream_connections.get() == 0).await;
     });
 }
 
@@ -306,6 +306,6 @@ fn no_answer_to_a_connection_in_time_is_a_time_out() {
         let connecting = upstreams.connect(&target, Wish::Http2, deadline);
         let error = timeout(Duration::from_secs(5), connecting).await.expect("in time").expect_err("late");
         assert!(matches!(error, DialError::Timeout), "{error:?}");
-        until(|| target.connections.get() == 0).await;
+        until(|| target.metrics.upstream_connections.get() == 0).await;
     });
 }

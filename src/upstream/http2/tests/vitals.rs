@@ -202,9 +202,9 @@ fn a_peer_that_reads_nothing_cannot_keep_a_connection_that_nobody_needs() {
         settle().await;
         trunk.retire();
         sleep(Duration::from_secs(4)).await;
-        assert_eq!(target.connections.get(), 1);
+        assert_eq!(target.metrics.upstream_connections.get(), 1);
         sleep(Duration::from_secs(2)).await;
-        assert_eq!(target.connections.get(), 0);
+        assert_eq!(target.metrics.upstream_connections.get(), 0);
         drop(theirs);
     });
 }
