@@ -51,6 +51,10 @@ use decide::{Decision, Known, decide};
 /// speaks first, and learns of the app only then.
 const SILENCE: Duration = Duration::from_millis(100);
 
+/// How long the other side may take to accept. The kernel would try for two minutes; but an app that has given up
+/// meanwhile and one that has said all it had to say look the same from here, and neither may hold a place so long.
+const CONNECT: Duration = Duration::from_secs(30);
+
 /// Bytes that are read at first, as many as on any other connection.
 const FIRST: usize = 512;
 
@@ -147,8 +151,7 @@ async fn pass(worker: &Worker, control: &Rc<Control>, mut app: Rewound, destinat
                 biased;
                 // The only thing that can be told of an app without reading what it says.
                 _ = app.tcp().ready(Interest::ERROR) => None,
-                // As long as the kernel would have tried for the app.
-                dialled = tcp::dial(destination, None) => Some(dialled),
+                dialled = tcp::dial(destination, Some(worker.now() + CONNECT)) => Some(dialled),
             }
         });
         poll_fn(|cx| {
@@ -171,6 +174,8 @@ async fn pass(worker: &Worker, control: &Rc<Control>, mut app: Rewound, destinat
     };
     tracing::debug!(%destination, "a connection passes");
     let _known = beyond.local_addr().ok().map(|local| worker.outgoing.enter(local, destination));
+    // Without a limit on time, an app that has gone without a word could be waited for for ever.
+    tcp::keep_alive(app.tcp());
     let mut beyond = Stream::from(beyond);
     let (end, carried) = tunnel::carry(worker, control, None, &mut app, &mut beyond, Limits::default()).await;
     tracing::debug!(%destination, ?end, ?carried, "a connection that passed has ended");
