@@ -73,10 +73,7 @@ pub(super) async fn receive(worker: &Worker, control: &Rc<Control>, stream: TcpS
     let Some(destination) = destination(&stream) else {
         return Received::Http { stream: Stream::from(stream).into(), meant: None };
     };
-    let is_own = stream.peer_addr().is_ok_and(|peer| worker.outgoing.has(peer, destination));
-    if is_own || worker.table.current().is_listener(destination) {
-        worker.outgoing.complain(destination);
-        tcp::reset_on_close(&stream);
+    if leads_back(worker, &stream, destination) {
         return Received::Over;
     }
     let service = worker.table.current().at(destination);
@@ -94,12 +91,25 @@ pub(super) async fn receive(worker: &Worker, control: &Rc<Control>, stream: TcpS
             tracing::debug!(%destination, by = way.as_str(), "intercepted a connection");
             Received::Http { stream, meant: service.map(|service| service.name().clone()) }
         }
+        // Once more: whoever connected for us may not yet have entered that at first, but has before it says anything.
+        Decision::Pass | Decision::Wait { .. } if leads_back(worker, stream.tcp(), destination) => Received::Over,
         Decision::Pass | Decision::Wait { .. } => {
             worker.intercepted(Way::Passed);
             pass(worker, control, stream, destination).await;
             Received::Over
         }
     }
+}
+
+/// Whether a connection came from us, or would come to us; it is reset then.
+fn leads_back(worker: &Worker, stream: &TcpStream, destination: SocketAddr) -> bool {
+    let is_own = stream.peer_addr().is_ok_and(|peer| worker.outgoing.has(peer, destination));
+    let leads_back = is_own || worker.table.current().is_listener(destination);
+    if leads_back {
+        worker.outgoing.complain(destination);
+        tcp::reset_on_close(stream);
+    }
+    leads_back
 }
 
 /// Where a connection was meant to go; `None` for one that was meant for us, or of which nobody knows.
