@@ -115,11 +115,17 @@ pub async fn dial(addr: SocketAddr, deadline: Option<Instant>) -> Result<TcpStre
         io::ErrorKind::TimedOut => DialError::Timeout,
         _ => DialError::Refused(error),
     })?;
-    // Neither option can fail on a connected socket but by the peer's being gone, which the first write tells.
+    // Cannot fail on a connected socket but by the peer's being gone, which the first write tells.
     let _ = stream.set_nodelay(true);
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
-    let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+    keep_alive(&stream);
     Ok(stream)
+}
+
+/// Has the kernel ask a peer that says nothing for a minute whether it is still there, and break off if not.
+pub fn keep_alive(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    // Fails on no socket that is open.
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
 async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {

@@ -51,6 +51,10 @@ use decide::{Decision, Known, decide};
 /// speaks first, and learns of the app only then.
 const SILENCE: Duration = Duration::from_millis(100);
 
+/// How long the other side may take to accept. The kernel would try for two minutes; but an app that has given up
+/// meanwhile and one that has said all it had to say look the same from here, and neither may hold a place so long.
+const CONNECT: Duration = Duration::from_secs(30);
+
 /// Bytes that are read at first, as many as on any other connection.
 const FIRST: usize = 512;
 
@@ -69,10 +73,7 @@ pub(super) async fn receive(worker: &Worker, control: &Rc<Control>, stream: TcpS
     let Some(destination) = destination(&stream) else {
         return Received::Http { stream: Stream::from(stream).into(), meant: None };
     };
-    let is_own = stream.peer_addr().is_ok_and(|peer| worker.outgoing.has(peer, destination));
-    if is_own || worker.table.current().is_listener(destination) {
-        worker.outgoing.complain(destination);
-        tcp::reset_on_close(&stream);
+    if leads_back(worker, &stream, destination) {
         return Received::Over;
     }
     let service = worker.table.current().at(destination);
@@ -90,6 +91,8 @@ pub(super) async fn receive(worker: &Worker, control: &Rc<Control>, stream: TcpS
             tracing::debug!(%destination, by = way.as_str(), "intercepted a connection");
             Received::Http { stream, meant: service.map(|service| service.name().clone()) }
         }
+        // Once more: whoever connected for us may not yet have entered that at first, but has before it says anything.
+        Decision::Pass | Decision::Wait { .. } if leads_back(worker, stream.tcp(), destination) => Received::Over,
         Decision::Pass | Decision::Wait { .. } => {
             worker.intercepted(Way::Passed);
             // It is none of our calls, but a stop has to wait for it all the same.
@@ -99,6 +102,17 @@ pub(super) async fn receive(worker: &Worker, control: &Rc<Control>, stream: TcpS
             Received::Over
         }
     }
+}
+
+/// Whether a connection came from us, or would come to us; it is reset then.
+fn leads_back(worker: &Worker, stream: &TcpStream, destination: SocketAddr) -> bool {
+    let is_own = stream.peer_addr().is_ok_and(|peer| worker.outgoing.has(peer, destination));
+    let leads_back = is_own || worker.table.current().is_listener(destination);
+    if leads_back {
+        worker.outgoing.complain(destination);
+        tcp::reset_on_close(stream);
+    }
+    leads_back
 }
 
 /// Where a connection was meant to go; `None` for one that was meant for us, or of which nobody knows.
@@ -150,8 +164,7 @@ async fn pass(worker: &Worker, control: &Rc<Control>, mut app: Rewound, destinat
                 biased;
                 // The only thing that can be told of an app without reading what it says.
                 _ = app.tcp().ready(Interest::ERROR) => None,
-                // As long as the kernel would have tried for the app.
-                dialled = tcp::dial(destination, None) => Some(dialled),
+                dialled = tcp::dial(destination, Some(worker.now() + CONNECT)) => Some(dialled),
             }
         });
         poll_fn(|cx| {
@@ -174,6 +187,8 @@ async fn pass(worker: &Worker, control: &Rc<Control>, mut app: Rewound, destinat
     };
     tracing::debug!(%destination, "a connection passes");
     let _known = beyond.local_addr().ok().map(|local| worker.outgoing.enter(local, destination));
+    // Without a limit on time, an app that has gone without a word could be waited for for ever.
+    tcp::keep_alive(app.tcp());
     let mut beyond = Stream::from(beyond);
     let (end, carried) = tunnel::carry(worker, control, None, &mut app, &mut beyond, Limits::default()).await;
     tracing::debug!(%destination, ?end, ?carried, "a connection that passed has ended");
