@@ -42,10 +42,10 @@ use super::{
 use crate::{
     model::ServiceName,
     net::{stream::Stream, tcp},
-    service::Service,
+    service::{Service, Wanted},
     telemetry::metrics::Way,
 };
-use decide::{Decision, Known, decide};
+use decide::{Decision, Known, decide, host_of};
 
 /// How long an app may take to say something to an address that we do not know: the other side may be the one that
 /// speaks first, and learns of the app only then.
@@ -85,6 +85,10 @@ pub(super) async fn receive(worker: &Worker, control: &Rc<Control>, stream: TcpS
     let Some((stream, decision)) = listen(worker, control, stream.into(), service.as_deref()).await else {
         return Received::Over;
     };
+    let decision = match decision {
+        Decision::Pass if is_made(worker, &stream).await => Decision::Serve(Way::Host),
+        decision => decision,
+    };
     match decision {
         Decision::Serve(way) => {
             worker.intercepted(way);
@@ -113,6 +117,20 @@ fn leads_back(worker: &Worker, stream: &TcpStream, destination: SocketAddr) -> b
         tcp::reset_on_close(stream);
     }
     leads_back
+}
+
+/// Has the service made that a request's Host names, where the configuration makes services of names; where there is
+/// none behind the name, the connection is nobody's here.
+async fn is_made(worker: &Worker, stream: &Rewound) -> bool {
+    let name = {
+        let services = worker.table.current();
+        let host = services.wildcard().and_then(|_| host_of(stream.first(), services.traffic().limits.headers));
+        host.and_then(|host| services.summonable(&host))
+    };
+    match name {
+        Some(name) => worker.table.summon(Wanted::Named(name)).await.is_some_and(|service| !is_tcp(&service)),
+        None => false,
+    }
 }
 
 /// Where a connection was meant to go; `None` for one that was meant for us, or of which nobody knows.

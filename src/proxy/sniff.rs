@@ -125,6 +125,11 @@ impl Rewound {
         Self { first, stream }
     }
 
+    /// What has been put back.
+    pub(super) fn first(&self) -> &[u8] {
+        &self.first
+    }
+
     /// The socket below.
     pub(super) fn tcp(&self) -> &TcpStream {
         self.stream.tcp()

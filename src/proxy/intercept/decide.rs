@@ -67,6 +67,14 @@ pub(super) fn decide(first: &[u8], is_all: bool, known: &Known<'_>) -> Decision 
     }
 }
 
+/// The host that a whole head asks for.
+pub(super) fn host_of(first: &[u8], most_headers: usize) -> Option<String> {
+    match opening(first, most_headers) {
+        Opening::Request(host) => host,
+        Opening::Unclear | Opening::InHead | Opening::Http2 | Opening::Other => None,
+    }
+}
+
 fn opening(first: &[u8], most_headers: usize) -> Opening {
     if first.starts_with(PREFACE) {
         return Opening::Http2;
