@@ -4,18 +4,22 @@
 //! pages, each made when the one before has been taken, of a few services' series at a time. Names, escapes and
 //! numbers are the `prometheus` crate's business.
 
-use prometheus::{TextEncoder, proto};
+use prometheus::{
+    TextEncoder,
+    proto::{self, MetricType},
+};
 
 use super::{
     Metrics, NO_SERVICE, ServiceMetrics,
     families::{FAMILIES, Family, Rows},
+    series::BUCKETS,
 };
 
 /// A page is full when it has so many bytes.
 const PAGE: usize = 32 * 1024;
 
-/// Services whose series are gathered at once.
-const AT_ONCE: usize = 32;
+/// No further service's series are gathered with those that are this many lines already.
+const AT_ONCE: usize = 256;
 
 /// With more services than this, the series of a service that has not been called are left out.
 pub(super) const FROM_START: usize = 100;
@@ -47,13 +51,16 @@ impl Pages {
             (family.of_process)(&self.metrics.0.process, &mut rows);
         }
         let all = self.services.len() <= FROM_START;
-        let until = self.services.len().min(self.written + AT_ONCE);
-        for service in &self.services[self.written..until] {
+        let enough = if family.kind == MetricType::HISTOGRAM { AT_ONCE / BUCKETS.len() } else { AT_ONCE };
+        for service in &self.services[self.written..] {
+            if rows.lines.len() >= enough {
+                break;
+            }
+            self.written += 1;
             (rows.service, rows.from_start) = (&service.label, all || service.has_begun());
             (family.of_service)(service, &mut rows);
         }
         let lines = rows.lines;
-        self.written = until;
         self.write(family, lines, text);
         if self.written == self.services.len() {
             (self.family, self.written, self.has_head) = (self.family + 1, 0, false);

@@ -125,6 +125,9 @@ fn each_family_has_one_head_and_stands_together() {
     let metrics = Metrics::new();
     let all: Vec<_> = (0..300).map(|n| metrics.service(&format!("s{n:03}"))).collect();
     all.iter().for_each(|service| service.call_ended(Outcome::Ok, Duration::ZERO));
+    for service in all.iter().take(40) {
+        (0..OPERATIONS + 1).for_each(|n| service.graphql_ended(&format!("Operation{n}"), Outcome::Ok));
+    }
     let pages: Vec<String> = metrics.pages().collect();
     assert!(pages.len() > 10 && pages.iter().all(|page| page.len() < 128 * 1024 && page.ends_with('\n')));
     let text = pages.concat();
