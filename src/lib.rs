@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! cli, app                        assemble, run, reload, stop
-//! proxy, admin, health            answer somebody, an app or an operator; ask endpoints how they are
+//! proxy, admin, health, vip       answer somebody, an app or an operator; ask endpoints how they are
 //! service, discovery, upstream    own live state and outside effects
 //! config, telemetry, net          describe, observe, speak TCP and DNS
 //! policy                          pure decisions: state, now, event → verdict
@@ -32,7 +32,8 @@
 //! One acceptor hands each connection to the worker with the fewest; each worker is one thread with its
 //! own single-threaded runtime and owns its connections and upstream pools; one control thread runs
 //! discovery, health checks, the observe port, the admin socket and reload. Workers see the results as immutable
-//! snapshots, swapped whole.
+//! snapshots, swapped whole. The DNS responder has a thread of its own: a flood of questions delays neither calls
+//! nor discovery.
 
 pub mod admin;
 pub mod app;
@@ -47,3 +48,4 @@ pub mod proxy;
 pub mod service;
 pub mod telemetry;
 pub mod upstream;
+pub mod vip;

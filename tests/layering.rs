@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Each folder, with the folders that it may use. A folder may always use itself.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("model", &[]),
     ("policy", &["model"]),
     ("config", &["policy", "model"]),
@@ -20,6 +20,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("service", &["upstream", "net", "config", "telemetry", "policy", "model"]),
     ("proxy", &["service", "upstream", "config", "telemetry", "net", "policy", "model"]),
     ("health", &["service", "upstream", "config", "telemetry", "net", "policy", "model"]),
+    ("vip", &["service", "config", "telemetry", "net", "policy", "model"]),
     ("admin", &["service", "config", "telemetry", "net", "policy", "model"]),
     ("app", EVERYTHING),
     ("cli", EVERYTHING),
@@ -39,6 +40,7 @@ const EVERYTHING: &[&str] = &[
     "service",
     "telemetry",
     "upstream",
+    "vip",
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

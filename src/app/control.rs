@@ -24,11 +24,13 @@ use super::{
 };
 use crate::{
     admin::{self, ReloadRequest, socket::AdminSocket},
-    config::Config,
+    config::{self, Config},
     discovery::Discovery,
     health,
+    net::resolve::{Resolver, System, Unusable},
     service::{Lifecycle, Table},
     telemetry::{AccessLog, Metrics},
+    vip::dns::Responder,
 };
 
 /// How often to look whether certificates have changed on disk.
@@ -47,6 +49,8 @@ pub(super) struct Parts {
     pub(super) lifecycle: Lifecycle,
     pub(super) workers: Workers,
     pub(super) acceptor: Acceptor,
+    pub(super) responder: Option<Responder>,
+    pub(super) system: System,
     pub(super) stopped: oneshot::Receiver<()>,
 }
 
@@ -60,6 +64,8 @@ pub(super) struct Running {
     pub(super) table: Table,
     pub(super) workers: usize,
     pub(super) acceptor: Acceptor,
+    pub(super) responder: Option<Responder>,
+    pub(super) system: System,
     pub(super) wiring: Wiring,
 }
 
@@ -68,7 +74,7 @@ pub(super) fn start(parts: Parts) -> Result<JoinHandle<()>, Error> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
     let discovery = {
         let _entered = runtime.enter();
-        Discovery::new(&parts.config.resolver, parts.metrics.clone())
+        discovery(&parts.config.resolver, &parts.system, &parts.metrics)
             .map_err(|error| Error::Resolver(error.to_string()))?
     };
     let signals = match parts.origin {
@@ -84,9 +90,19 @@ pub(super) fn start(parts: Parts) -> Result<JoinHandle<()>, Error> {
         .map_err(Error::System)
 }
 
+/// Discovery that asks as the config says, and never ourselves.
+pub(super) fn discovery(
+    resolver: &config::Resolver,
+    system: &System,
+    metrics: &Metrics,
+) -> Result<Discovery, Unusable> {
+    Ok(Discovery::with_resolver(Resolver::with_system(resolver, system.clone())?, resolver, metrics.clone()))
+}
+
 async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
     let Parts { config, origin, listeners, observe, admin, metrics, access_log, table, lifecycle, workers, .. } = parts;
     let (acceptor, mut stopped) = (parts.acceptor, parts.stopped);
+    let (responder, system) = (parts.responder, parts.system);
     let (reloads, mut asked) = mpsc::channel::<ReloadRequest>(8);
 
     match tokio::net::TcpListener::from_std(observe) {
@@ -105,8 +121,19 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
         http = %listeners.shared_addr(), services = config.services.len(), workers = workers.count(), "started"
     );
     let count = workers.count();
-    let mut running =
-        Running { config, origin, listeners, metrics, access_log, table, workers: count, acceptor, wiring };
+    let mut running = Running {
+        config,
+        origin,
+        listeners,
+        metrics,
+        access_log,
+        table,
+        workers: count,
+        acceptor,
+        responder,
+        system,
+        wiring,
+    };
     let mut check = interval(file::EVERY);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut certificates = interval(CERTIFICATES);
@@ -150,6 +177,8 @@ async fn run(parts: Parts, discovery: Discovery, mut signals: Option<Signals>) {
         }
     };
     shutdown::stop(running.acceptor, running.listeners, workers, running.config.drain.limit, hurry).await;
+    // Names are answered to the last: calls in flight may lead to further ones.
+    drop(running.responder);
     checks.abort();
     socket.abort();
     let _ = socket.await;

@@ -10,6 +10,7 @@
 //! | one a worker | `workers` | carries traffic |
 //! | acceptor | `acceptor` | hands each connection to a worker |
 //! | control | `control` | discovery, observe port, admin socket, `reload`, `shutdown` |
+//! | dns | `vip::dns` | answers names, where the configuration wants that |
 
 mod acceptor;
 mod control;
@@ -37,10 +38,14 @@ use crate::{
     admin,
     config::Config,
     model::ServiceName,
-    net::tcp,
+    net::{
+        resolve::{Ourselves, System},
+        tcp,
+    },
     proxy::WorkerSettings,
     service::{Lifecycle, Services, Table, now},
     telemetry::{AccessLog, Metrics, log},
+    vip::dns,
 };
 use file::ConfigFile;
 use listeners::Listeners;
@@ -86,6 +91,8 @@ pub struct Addresses {
     pub services: BTreeMap<ServiceName, SocketAddr>,
     /// The receiving side.
     pub inbound: Option<SocketAddr>,
+    /// The DNS responder.
+    pub dns: Option<SocketAddr>,
 }
 
 impl Sidecar {
@@ -105,6 +112,11 @@ impl Sidecar {
             addr: config.listen.observe,
             source,
         })?;
+        let names = config
+            .listen
+            .dns
+            .map(|addr| dns::bind(addr).map_err(|source| Error::Bind { what: "listen.dns", addr, source }));
+        let names = names.transpose()?;
         let admin = admin::socket::bind(&config.listen.admin).map_err(Error::Admin)?;
         let metrics = Metrics::new();
         let access_log = match &config.log.access {
@@ -116,7 +128,10 @@ impl Sidecar {
             observe: observe.local_addr().map_err(Error::System)?,
             services: listeners.service_addrs(),
             inbound: listeners.inbound_addr(),
+            dns: names.as_ref().map(dns::Sockets::address),
         };
+        // Neither discovery nor the responder itself may ask the responder.
+        let system = addresses.dns.map_or_else(System::default, |addr| System::with(Ourselves::new(addr)));
 
         let workers = workers::count(&config);
         let services = Services::new(&config, &metrics, access_log.clone(), workers, &HashMap::new(), None, now())
@@ -124,6 +139,11 @@ impl Sidecar {
         let table = Table::new(services);
         table.bound_to(addresses.http);
         let lifecycle = Lifecycle::new(table.clone());
+        let responder = names.map(|sockets| {
+            let settings = dns::Settings::of(&config, None);
+            dns::start(sockets, table.clone(), settings, system.clone(), metrics.dns()).map_err(Error::System)
+        });
+        let responder = responder.transpose()?;
 
         let randomness = RandomState::new();
         let template = WorkerSettings {
@@ -151,6 +171,8 @@ impl Sidecar {
             lifecycle,
             workers: crew,
             acceptor,
+            responder,
+            system,
             stopped,
         })?;
         Ok(Self { addresses, stop: Some(stop), control: Some(control) })

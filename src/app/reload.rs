@@ -7,12 +7,15 @@
 
 use tokio::task::yield_now;
 
-use super::{control::Running, listeners::Changed};
+use super::{
+    control::{Running, discovery},
+    listeners::Changed,
+};
 use crate::{
     config::{self, Changes, Config, Part},
-    discovery::Discovery,
     service::{Services, now},
     telemetry::AccessLog,
+    vip::dns,
 };
 
 /// Reads the file again and goes over to what it says. Answers with what has changed, or with what is wrong.
@@ -41,9 +44,18 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     let removed = running.listeners.handles(&removed).map_err(|error| error.to_string())?;
     let discovery = match running.config.resolver == config.resolver {
         true => None,
-        false => Some(Discovery::new(&config.resolver, running.metrics.clone()).map_err(|error| error.to_string())?),
+        false => {
+            let fresh = discovery(&config.resolver, &running.system, &running.metrics);
+            Some(fresh.map_err(|error| error.to_string())?)
+        }
     };
     let access_log = access_log(running, &config)?;
+    let names = match &running.responder {
+        Some(responder) => {
+            Some(responder.prepare(dns::Settings::of(&config, None)).map_err(|error| error.to_string())?)
+        }
+        None => None,
+    };
     let old = running.table.current().clone();
     let services = Services::new(
         &config,
@@ -62,6 +74,9 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     }
     running.access_log = access_log;
     running.table.replace(services);
+    if let (Some(responder), Some(names)) = (&running.responder, names) {
+        responder.reconfigure(names);
+    }
     running.acceptor.change(removed, added, Some(config.limits.connections)).await;
     running.listeners = listeners;
 
@@ -91,6 +106,7 @@ fn keep_what_needs_a_restart(config: &mut Config, running: &Config) {
     config.workers = running.workers;
     config.listen.observe = running.listen.observe;
     config.listen.admin.clone_from(&running.listen.admin);
+    config.listen.dns = running.listen.dns;
 }
 
 fn access_log(running: &Running, config: &Config) -> Result<Option<AccessLog>, String> {

@@ -60,6 +60,7 @@ struct Families {
     connections: IntGaugeVec,
     access_log_lost: IntCounter,
     certificate_expiry: GaugeVec,
+    dns_queries: IntCounterVec,
 }
 
 /// The `service` label of what no service can be blamed for: unknown names, requests that are not HTTP.
@@ -97,6 +98,70 @@ impl LookResult {
             Self::Empty => "empty",
             Self::Failed => "failed",
         }
+    }
+}
+
+/// How a query to the DNS responder ended; the `result` label of `outrigger_dns_queries_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DnsResult {
+    /// One of our names, with records.
+    Own,
+    /// One of our names, which has no such record.
+    NoData,
+    /// A name of ours to give, which nobody bears.
+    NoName,
+    /// Another name, as a forwarder has answered just now.
+    Forwarded,
+    /// Another name, as a forwarder has answered before.
+    Cached,
+    /// Another name, of which this client may not ask, or nobody is asked; or a query of ours that came back.
+    Refused,
+    /// Nobody knows, or too many want to know at once.
+    Failed,
+    /// What is no query, or none that is understood.
+    Malformed,
+    /// More than a network of other hosts may ask.
+    Limited,
+}
+
+impl DnsResult {
+    /// Each of them, in the order of their numbers.
+    pub const ALL: [Self; 9] = [
+        Self::Own,
+        Self::NoData,
+        Self::NoName,
+        Self::Forwarded,
+        Self::Cached,
+        Self::Refused,
+        Self::Failed,
+        Self::Malformed,
+        Self::Limited,
+    ];
+
+    /// The word for this result.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::NoData => "nodata",
+            Self::NoName => "nxdomain",
+            Self::Forwarded => "forwarded",
+            Self::Cached => "cached",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Malformed => "malformed",
+            Self::Limited => "limited",
+        }
+    }
+}
+
+/// The counters of the DNS responder.
+#[derive(Debug, Clone)]
+pub struct DnsMetrics([IntCounter; DnsResult::ALL.len()]);
+
+impl DnsMetrics {
+    /// Counts a query that ended.
+    pub fn query_ended(&self, result: DnsResult) {
+        self.0[result as usize].inc();
     }
 }
 
@@ -312,6 +377,12 @@ impl Metrics {
                     &["service"],
                 ),
             ),
+            dns_queries: counters(
+                &registry,
+                "outrigger_dns_queries_total",
+                "Queries to the DNS responder, by result.",
+                &["result"],
+            ),
             operations: Mutex::default(),
             registry,
         };
@@ -358,6 +429,11 @@ impl Metrics {
     /// Counts one look at a service's source.
     pub fn discovery_look(&self, service: &str, source: SourceKind, result: LookResult) {
         self.0.discovery_updates.with_label_values(&[service, source.as_str(), result.as_str()]).inc();
+    }
+
+    /// The handles of the DNS responder.
+    pub fn dns(&self) -> DnsMetrics {
+        DnsMetrics(DnsResult::ALL.map(|result| self.0.dns_queries.with_label_values(&[result.as_str()])))
     }
 
     /// Says when the certificate that a service shows expires. Services without one have no such series.

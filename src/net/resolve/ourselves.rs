@@ -40,6 +40,11 @@ impl Sent {
         Self(Self::LOOKUP)
     }
 
+    /// Whether it was somebody else's question.
+    pub fn is_relayed(self) -> bool {
+        self.place().is_some()
+    }
+
     /// The place of the server, where names are relayed to it.
     pub(super) fn place(self) -> Option<usize> {
         (self.0 != Self::LOOKUP).then_some(self.0.into())
@@ -60,7 +65,9 @@ impl Ourselves {
             return false;
         }
         let (ours, theirs) = (self.listen.ip().to_canonical(), server.ip().to_canonical());
-        ours == theirs || theirs.is_unspecified() || ours.is_unspecified() && ours.is_ipv4() == theirs.is_ipv4() && is_local(theirs)
+        ours == theirs
+            || theirs.is_unspecified()
+            || ours.is_unspecified() && ours.is_ipv4() == theirs.is_ipv4() && is_local(theirs)
     }
 
     /// The mark of a query to a server.
@@ -76,6 +83,19 @@ impl Ourselves {
         let (id, place) = data.split_first_chunk()?;
         let place = place.try_into().ok()?;
         (u64::from_be_bytes(*id) == self.id).then(|| Sent(u16::from_be_bytes(place)))
+    }
+}
+
+#[cfg(test)]
+impl Ourselves {
+    /// The mark of a question that is passed on.
+    pub(crate) fn relayed_mark(&self, place: usize) -> EdnsOption {
+        self.mark(Sent::relayed(place))
+    }
+
+    /// The mark of a lookup.
+    pub(crate) fn lookup_mark(&self) -> EdnsOption {
+        self.mark(Sent::looked_up())
     }
 }
 

@@ -66,6 +66,11 @@ impl Resolver {
         }
     }
 
+    /// Whether there is anybody to ask but ourselves.
+    pub fn has_servers(&self) -> bool {
+        !self.roster().is_empty()
+    }
+
     /// A query of ours has come back: the server that it was sent to asks us in turn. If it has had no answer of its own
     /// for a while, it is not asked for a while.
     pub fn looped(&self, sent: Sent) {

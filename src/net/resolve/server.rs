@@ -323,8 +323,7 @@ impl Server {
 
     fn trust(&self, now: Instant) {
         *self.suspect_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        *self.turns.lock().unwrap_or_else(PoisonError::into_inner) =
-            Turns { last_answer: Some(now), loop_until: None };
+        *self.turns.lock().unwrap_or_else(PoisonError::into_inner) = Turns { last_answer: Some(now), loop_until: None };
     }
 }
 

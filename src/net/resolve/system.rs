@@ -28,12 +28,7 @@ pub struct System {
 
 impl Default for System {
     fn default() -> Self {
-        Self {
-            path: "/etc/resolv.conf".into(),
-            port: 53,
-            behind: BEHIND.map(PathBuf::from).into(),
-            ourselves: None,
-        }
+        Self { path: "/etc/resolv.conf".into(), port: 53, behind: BEHIND.map(PathBuf::from).into(), ourselves: None }
     }
 }
 
@@ -238,7 +233,11 @@ mod tests {
         for resolv_conf in ["nameserver 127.0.0.1\n", "nameserver 127.0.0.53\n", "", "search lan\n"] {
             let none = found("0.0.0.0:53", resolv_conf, &["# nothing\n", "nameserver 127.0.0.1\n"]);
             assert_eq!(none, (vec![], true), "{resolv_conf}");
-            let behind = found("0.0.0.0:53", resolv_conf, &["nameserver 127.0.0.53", "nameserver 10.0.0.7", "nameserver 10.0.0.8"]);
+            let behind = found(
+                "0.0.0.0:53",
+                resolv_conf,
+                &["nameserver 127.0.0.53", "nameserver 10.0.0.7", "nameserver 10.0.0.8"],
+            );
             assert_eq!(behind, (vec!["10.0.0.7".into()], true), "{resolv_conf}");
         }
         assert_eq!(found("127.0.0.1:8453", "", &["nameserver 10.0.0.7"]), (vec![], false), "nobody means 127.0.0.1:53");
