@@ -76,7 +76,11 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
-        let (udp, tcp) = bind().await;
+        Self::start_on(([127, 0, 0, 1], 0).into()).await
+    }
+
+    pub async fn start_on(addr: SocketAddr) -> Self {
+        let (udp, tcp) = bind(addr).await;
         let addr = udp.local_addr().unwrap();
         let zone = Arc::new(Mutex::new(Zone::default()));
         let asked = watch::Sender::new(0);
@@ -166,9 +170,9 @@ pub fn answer_bytes(name: &str, kind: RecordType, records: Vec<Record>) -> Vec<u
 }
 
 /// One free port for both transports.
-async fn bind() -> (UdpSocket, TcpListener) {
+async fn bind(addr: SocketAddr) -> (UdpSocket, TcpListener) {
     for _ in 0..50 {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let udp = UdpSocket::bind(addr).await.unwrap();
         if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
             return (udp, tcp);
         }
