@@ -6,6 +6,8 @@
 // The modules below share these functions; a test that cannot go on may panic.
 #![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub, dead_code)]
 
+#[path = "dns/app.rs"]
+mod app;
 #[path = "dns/forward.rs"]
 mod forward;
 #[path = "dns/hostile.rs"]

@@ -1,6 +1,6 @@
 //! Names of others, passed on to servers of every kind.
 
-use std::{net::SocketAddr, time::Instant};
+use std::net::SocketAddr;
 
 use hickory_resolver::proto::{
     op::ResponseCode,
@@ -10,7 +10,7 @@ use hickory_resolver::proto::{
     },
 };
 use outrigger::net::resolve::{Ourselves, System};
-use tokio::net::UdpSocket;
+use tokio::{net::UdpSocket, time::Instant};
 
 use super::{
     server::{Asked, Say, Server, Transport, addresses, full},
@@ -127,9 +127,10 @@ async fn a_failure_is_told_and_not_asked_for_again_at_once() {
 async fn forged_and_broken_answers_change_nothing() {
     let server = Server::start().await;
     server.say("www.lan", RecordType::A, Say::AfterForgery(addresses("www.lan", &["10.0.0.1"])));
-    for (i, bytes) in [vec![], vec![0x80; 3], vec![0xff; 600], [0x81, 0x80, 0, 1, 0xff, 0xff, 0, 0, 0, 0, 0xc0, 12].into()]
-        .into_iter()
-        .enumerate()
+    for (i, bytes) in
+        [vec![], vec![0x80; 3], vec![0xff; 600], [0x81, 0x80, 0, 1, 0xff, 0xff, 0, 0, 0, 0, 0xc0, 12].into()]
+            .into_iter()
+            .enumerate()
     {
         server.say(&format!("broken-{i}.lan"), RecordType::A, Say::Garbage(bytes));
     }
@@ -183,10 +184,9 @@ async fn a_lie_about_our_names_is_dropped() {
     let server = Forwarder::saying(|query| {
         let ours = RData::CNAME(CNAME(full("orders.vip.internal")));
         vec![match &*query.queries[0].name().to_ascii() {
-            "beside.lan." => reply(
-                query,
-                vec![("beside.lan", 60, a([10, 0, 0, 1])), ("users.vip.internal", 60, a([10, 6, 6, 6]))],
-            ),
+            "beside.lan." => {
+                reply(query, vec![("beside.lan", 60, a([10, 0, 0, 1])), ("users.vip.internal", 60, a([10, 6, 6, 6]))])
+            }
             "alias.lan." => reply(query, vec![("alias.lan", 60, ours), ("orders.vip.internal", 60, a([10, 6, 6, 6]))]),
             _ => reply(query, vec![("rebound.lan", 60, a([127, 84, 0, 7]))]),
         }]

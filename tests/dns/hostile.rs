@@ -1,10 +1,10 @@
 //! Noise, floods, and clients that do not let go.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hickory_resolver::proto::rr::RecordType;
 use outrigger::{model::Random, vip::dns};
-use tokio::{io::AsyncWriteExt, net::UdpSocket};
+use tokio::{io::AsyncWriteExt, net::UdpSocket, time::Instant};
 
 use super::{
     server::Server,

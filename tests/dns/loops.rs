@@ -3,13 +3,15 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use hickory_resolver::proto::{
     op::{Message, ResponseCode},
     rr::{RData, RecordType, rdata::A},
 };
+
+use tokio::time::Instant;
 
 use super::support::{Forwarder, Setting, Trial, forward_to, reply};
 
@@ -86,7 +88,8 @@ async fn two_responders_that_ask_each_other_end_by_time() {
         let back = Arc::new(OnceLock::new());
         let relay = mirror(false, back.clone()).await;
         let second = Trial::start(Setting { dns: &forward_to(&[relay.addr]), timeout: "1s", ..Setting::default() });
-        let first = Trial::start(Setting { dns: &forward_to(&[second.address()]), timeout: "1s", ..Setting::default() });
+        let first =
+            Trial::start(Setting { dns: &forward_to(&[second.address()]), timeout: "1s", ..Setting::default() });
         back.set(first.address()).unwrap();
         ((first, second), relay)
     };
