@@ -17,7 +17,7 @@ use super::support::{Forwarder, Setting, Trial, forward_to, reply};
 
 /// A forwarder that knows `known.lan` and asks whoever it is told for the rest, as Docker's resolver does; with or
 /// without the options of the question.
-async fn mirror(strips: bool, back: Arc<OnceLock<SocketAddr>>) -> Forwarder {
+pub async fn mirror(strips: bool, back: Arc<OnceLock<SocketAddr>>) -> Forwarder {
     Forwarder::saying(move |query| {
         if query.queries[0].name().to_ascii().starts_with("known") {
             let name = query.queries[0].name().to_ascii();

@@ -10,7 +10,7 @@ use crate::net::resolve::Relay;
 /// Questions under way at once.
 const QUESTIONS: usize = 512;
 /// Who may wait for one question.
-const FOR_ONE: usize = 128;
+const FOR_ONE: usize = 1024;
 /// Who may wait in all.
 const IN_ALL: usize = 4096;
 
@@ -102,7 +102,7 @@ mod tests {
             (0..questions).for_each(|q| drop(flights.land(&relay(q))));
             (questions * each - full, flights.waiting)
         };
-        assert_eq!(boarded(1, 1000), (FOR_ONE, 0));
+        assert_eq!(boarded(1, 2000), (FOR_ONE, 0));
         assert_eq!(boarded(1000, 1), (QUESTIONS, 0));
         assert_eq!(boarded(QUESTIONS, 100), (IN_ALL, 0));
         assert_eq!(boarded(1, 1), (1, 0));

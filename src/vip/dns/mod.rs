@@ -211,7 +211,7 @@ pub fn start(
             tokio::select! {
                 // It ends when it is told to, or when nobody is left who could.
                 _ = stopped => {}
-                () = udp::serve(serving.clone()) => {}
+                () = datagrams(serving.clone()) => {}
                 () = tcp::serve(tcp, serving) => {}
             }
         });
@@ -222,6 +222,13 @@ pub fn start(
 /// Settings that a responder can go over to.
 #[derive(Debug)]
 pub struct Prepared(Setup);
+
+/// Answers datagrams for good: should one of them ever make us panic, the next ones are answered all the same.
+async fn datagrams(server: Arc<Server>) {
+    while let Err(error) = tokio::spawn(udp::serve(server.clone())).await {
+        tracing::error!(%error, "the DNS responder could not take a question, and goes on");
+    }
+}
 
 impl Responder {
     /// Where it listens.
