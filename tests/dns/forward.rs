@@ -45,8 +45,7 @@ async fn a_no_is_kept_as_long_as_its_soa_says() {
         let soa = SOA::new(Name::root(), Name::root(), 1, 1, 1, 1, 60);
         no.add_authority(super::server::record("lan", 900, RData::SOA(soa)));
         vec![no]
-    })
-    .await;
+    });
     let trial = Trial::forwarding(&[server.addr]);
     for _ in 0..3 {
         let no = trial.ask("nobody.lan.", RecordType::A).await;
@@ -152,8 +151,7 @@ async fn answers_that_nobody_asked_for_are_not_heard() {
         let mut other = reply(query, vec![(&name, 60, a([10, 6, 6, 6]))]);
         other.queries[0].name = full("bank.example");
         vec![other, reply(query, vec![(&name, 60, a([10, 0, 0, 1]))])]
-    })
-    .await;
+    });
     let trial = Trial::forwarding(&[server.addr]);
     assert_eq!(trial.short("www.lan.", RecordType::A).await, "NOERROR 10.0.0.1");
     // Whoever guesses the id of a question must guess its port, too, and be its server: this one knows neither.
@@ -190,8 +188,7 @@ async fn a_lie_about_our_names_is_dropped() {
             "alias.lan." => reply(query, vec![("alias.lan", 60, ours), ("orders.vip.internal", 60, a([10, 6, 6, 6]))]),
             _ => reply(query, vec![("rebound.lan", 60, a([127, 84, 0, 7]))]),
         }]
-    })
-    .await;
+    });
     let trial = Trial::forwarding(&[server.addr]);
     assert_eq!(trial.short("beside.lan.", RecordType::A).await, "NOERROR 10.0.0.1");
     assert_eq!(trial.short("alias.lan.", RecordType::A).await, "NOERROR orders.vip.internal.");
@@ -201,7 +198,7 @@ async fn a_lie_about_our_names_is_dropped() {
 
 #[tokio::test]
 async fn a_question_is_passed_on_with_its_wishes_and_our_mark() {
-    let server = Forwarder::saying(|query| vec![reply(query, vec![])]).await;
+    let server = Forwarder::saying(|query| vec![reply(query, vec![])]);
     let trial = Trial::forwarding(&[server.addr]);
     let mut signed = query("www.lan.", RecordType::A);
     signed.edns.as_mut().unwrap().set_dnssec_ok(true);

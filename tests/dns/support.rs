@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,7 +25,6 @@ use outrigger::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
-    task::JoinHandle,
     time::timeout,
 };
 
@@ -200,32 +202,33 @@ impl Tcp {
     }
 }
 
-/// A forwarder that answers by UDP whatever `say` makes of a query, and remembers what it was asked.
+/// A forwarder that answers by UDP whatever `say` makes of a query, and remembers what it was asked. It has a thread of its
+/// own, since what it says may take it time.
 pub struct Forwarder {
     pub addr: SocketAddr,
     pub asked: Arc<Mutex<Vec<Message>>>,
-    task: JoinHandle<()>,
+    over: Arc<AtomicBool>,
 }
 
 impl Forwarder {
-    pub async fn saying(say: impl Fn(&Message) -> Vec<Message> + Send + 'static) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    pub fn saying(say: impl Fn(&Message) -> Vec<Message> + Send + 'static) -> Self {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let addr = socket.local_addr().unwrap();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let log = asked.clone();
-        let task = tokio::spawn(async move {
+        let (asked, over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (log, ended) = (asked.clone(), over.clone());
+        std::thread::spawn(move || {
             let mut bytes = vec![0; 65_535];
-            loop {
-                let (length, peer) = socket.recv_from(&mut bytes).await.unwrap();
+            while !ended.load(Ordering::Relaxed) {
+                let Ok((length, peer)) = socket.recv_from(&mut bytes) else { continue };
                 let query = Message::from_vec(&bytes[..length]).unwrap();
-                let replies = say(&query);
-                log.lock().unwrap().push(query);
-                for reply in replies {
-                    socket.send_to(&reply.to_vec().unwrap(), peer).await.unwrap();
+                log.lock().unwrap().push(query.clone());
+                for reply in say(&query) {
+                    socket.send_to(&reply.to_vec().unwrap(), peer).unwrap();
                 }
             }
         });
-        Self { addr, asked, task }
+        Self { addr, asked, over }
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -235,7 +238,7 @@ impl Forwarder {
 
 impl Drop for Forwarder {
     fn drop(&mut self) {
-        self.task.abort();
+        self.over.store(true, Ordering::Relaxed);
     }
 }
 
