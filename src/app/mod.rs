@@ -116,7 +116,7 @@ impl Sidecar {
             .listen
             .dns
             .map(|addr| dns::bind(addr).map_err(|source| Error::Bind { what: "listen.dns", addr, source }));
-        let names = names.transpose()?;
+        let sockets = sockets.transpose()?;
         let admin = admin::socket::bind(&config.listen.admin).map_err(Error::Admin)?;
         let metrics = Metrics::new();
         let access_log = match &config.log.access {
@@ -128,7 +128,7 @@ impl Sidecar {
             observe: observe.local_addr().map_err(Error::System)?,
             services: listeners.service_addrs(),
             inbound: listeners.inbound_addr(),
-            dns: names.as_ref().map(dns::Sockets::address),
+            dns: sockets.as_ref().map(dns::Sockets::address),
         };
         // Neither discovery nor the responder itself may ask the responder.
         let system = addresses.dns.map_or_else(System::default, |addr| System::with(Ourselves::new(addr)));
@@ -139,7 +139,7 @@ impl Sidecar {
         let table = Table::new(services);
         table.bound_to(addresses.http);
         let lifecycle = Lifecycle::new(table.clone());
-        let responder = names.map(|sockets| {
+        let responder = sockets.map(|sockets| {
             let settings = dns::Settings::of(&config, None);
             dns::start(sockets, table.clone(), settings, system.clone(), metrics.dns()).map_err(Error::System)
         });

@@ -50,7 +50,7 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
         }
     };
     let access_log = access_log(running, &config)?;
-    let names = match &running.responder {
+    let answers = match &running.responder {
         Some(responder) => {
             Some(responder.prepare(dns::Settings::of(&config, None)).map_err(|error| error.to_string())?)
         }
@@ -74,8 +74,8 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     }
     running.access_log = access_log;
     running.table.replace(services);
-    if let (Some(responder), Some(names)) = (&running.responder, names) {
-        responder.reconfigure(names);
+    if let (Some(responder), Some(answers)) = (&running.responder, answers) {
+        responder.reconfigure(answers);
     }
     running.acceptor.change(removed, added, Some(config.limits.connections)).await;
     running.listeners = listeners;
