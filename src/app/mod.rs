@@ -112,7 +112,7 @@ impl Sidecar {
             addr: config.listen.observe,
             source,
         })?;
-        let names = config
+        let sockets = config
             .listen
             .dns
             .map(|addr| dns::bind(addr).map_err(|source| Error::Bind { what: "listen.dns", addr, source }));
