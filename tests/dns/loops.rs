@@ -11,6 +11,11 @@ use hickory_resolver::proto::{
     rr::{RData, RecordType, rdata::A},
 };
 
+use outrigger::{
+    config::{self, Nameserver},
+    net::resolve::{Answer, Ourselves, Question, Resolver, System},
+    vip::dns,
+};
 use tokio::time::Instant;
 
 use super::support::{Forwarder, Setting, Trial, forward_to, reply};
@@ -97,4 +102,28 @@ async fn two_responders_that_ask_each_other_end_by_time() {
     assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
     assert!(relay.names().len() <= 5, "{:?}", relay.names());
     assert!(trial.0.counted() + trial.1.counted() < 30);
+}
+
+/// A lookup of the sidecar's own that comes back asks everybody but the server that it comes from, which may be waiting for
+/// the very answer: dnsmasq asks a question once, however many want to know.
+#[tokio::test]
+async fn a_lookup_that_comes_back_is_not_sent_round_again() {
+    let back = Arc::new(OnceLock::new());
+    let forwarder = mirror(false, back.clone());
+    let sockets = dns::bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let system = System::with(Ourselves::new(sockets.address()));
+    let dns = format!("bare: on, {}", forward_to(&[forwarder.addr]));
+    let setting = Setting { dns: &dns, timeout: "5s", system: Some(system.clone()), ..Setting::default() };
+    let trial = Trial::on(sockets, setting);
+    back.set(trial.address()).unwrap();
+    let servers = vec![Nameserver::At(forwarder.addr)];
+    let (ttl_min, ttl_max, hold) = Default::default();
+    let settings = config::Resolver { servers, ttl_min, ttl_max, hold, timeout: Duration::from_secs(5) };
+    let resolver = Resolver::with_system(&settings, system).unwrap();
+    let start = Instant::now();
+    let found = resolver.addresses(&mut Question::new("orders")).await;
+    assert!(matches!((&found.v4, &found.v6), (Answer::Failed(_), Answer::Failed(_))), "{found:?}");
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert_eq!(forwarder.names(), ["orders.", "orders."], "A and AAAA, once");
+    assert_eq!(trial.short("known.lan.", RecordType::A).await, "NOERROR 10.0.0.1", "others may still ask it");
 }

@@ -6,7 +6,7 @@
 //! by which the responder knows it when it comes back.
 
 use std::{
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState},
     net::{IpAddr, SocketAddr, UdpSocket},
 };
 
@@ -25,32 +25,28 @@ pub struct Ourselves {
     id: u64,
 }
 
-/// Which of our servers a query was sent to that has come back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sent(u16);
+/// Which of our servers a query was sent to that has come back, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Sent {
+    relayed: bool,
+    server: u64,
+}
 
 impl Sent {
-    /// To the server at this place among those that names are relayed to.
-    pub(super) fn relayed(place: usize) -> Self {
-        Self(u16::try_from(place).unwrap_or(Self::LOOKUP))
+    /// To this server; `relayed` says whether it was somebody else's question.
+    pub(super) fn to(server: SocketAddr, relayed: bool) -> Self {
+        Self { relayed, server: BuildHasherDefault::<DefaultHasher>::default().hash_one(server) }
     }
 
-    /// To some server, by a lookup of our own.
-    pub(super) fn looked_up() -> Self {
-        Self(Self::LOOKUP)
-    }
-
-    /// Whether it was somebody else's question.
+    /// Whether it was somebody else's question, and no lookup of our own.
     pub fn is_relayed(self) -> bool {
-        self.place().is_some()
+        self.relayed
     }
 
-    /// The place of the server, where names are relayed to it.
-    pub(super) fn place(self) -> Option<usize> {
-        (self.0 != Self::LOOKUP).then_some(self.0.into())
+    /// Whether it was sent to this server.
+    pub(super) fn is_to(self, server: SocketAddr) -> bool {
+        Self::to(server, self.relayed) == self
     }
-
-    const LOOKUP: u16 = u16::MAX;
 }
 
 impl Ourselves {
@@ -73,29 +69,30 @@ impl Ourselves {
     /// The mark of a query to a server.
     pub(super) fn mark(&self, sent: Sent) -> EdnsOption {
         let mut data = self.id.to_be_bytes().to_vec();
-        data.extend(sent.0.to_be_bytes());
+        data.extend(sent.server.to_be_bytes());
+        data.push(sent.relayed.into());
         EdnsOption::Unknown(OPTION, data)
     }
 
     /// Whom a query was sent to, if it is one of ours.
     pub fn sent(&self, edns: &Edns) -> Option<Sent> {
         let EdnsOption::Unknown(_, data) = edns.option(EdnsCode::from(OPTION))? else { return None };
-        let (id, place) = data.split_first_chunk()?;
-        let place = place.try_into().ok()?;
-        (u64::from_be_bytes(*id) == self.id).then(|| Sent(u16::from_be_bytes(place)))
+        let (id, rest) = data.split_first_chunk()?;
+        let (server, rest) = rest.split_first_chunk()?;
+        let relayed = match rest {
+            [0] => false,
+            [1] => true,
+            _ => return None,
+        };
+        (u64::from_be_bytes(*id) == self.id).then(|| Sent { relayed, server: u64::from_be_bytes(*server) })
     }
 }
 
 #[cfg(test)]
 impl Ourselves {
-    /// The mark of a question that is passed on.
-    pub(crate) fn relayed_mark(&self, place: usize) -> EdnsOption {
-        self.mark(Sent::relayed(place))
-    }
-
-    /// The mark of a lookup.
-    pub(crate) fn lookup_mark(&self) -> EdnsOption {
-        self.mark(Sent::looked_up())
+    /// The mark of a question to a server.
+    pub(crate) fn mark_to(&self, server: SocketAddr, relayed: bool) -> EdnsOption {
+        self.mark(Sent::to(server, relayed))
     }
 }
 
@@ -138,11 +135,17 @@ mod tests {
             edns.options_mut().insert(option);
             edns
         };
-        let edns = marked(ours.mark(Sent::relayed(3)));
-        assert_eq!(ours.sent(&edns).unwrap().place(), Some(3));
-        assert_eq!(theirs.sent(&edns), None);
-        assert_eq!(ours.sent(&marked(ours.mark(Sent::looked_up()))).unwrap().place(), None);
-        for data in [&[][..], &[1; 8], &[1; 9], &[1; 11]] {
+        let server = ([192, 0, 2, 1], 53).into();
+        for relayed in [true, false] {
+            let edns = marked(ours.mark_to(server, relayed));
+            let sent = ours.sent(&edns).unwrap();
+            assert_eq!((sent.is_relayed(), sent.is_to(server)), (relayed, true));
+            assert!(!sent.is_to(([192, 0, 2, 2], 53).into()));
+            assert_eq!(theirs.sent(&edns), None);
+        }
+        let of_ours = [&ours.id.to_be_bytes()[..], &[0; 8], &[2]].concat();
+        assert_eq!(ours.sent(&marked(EdnsOption::Unknown(OPTION, of_ours))), None);
+        for data in [&[][..], &[1; 8], &[1; 16], &[1; 18]] {
             assert_eq!(ours.sent(&marked(EdnsOption::Unknown(OPTION, data.into()))), None);
         }
     }

@@ -25,6 +25,8 @@ pub struct Relay {
     pub dnssec_ok: bool,
     /// Whether answers are wanted that the server holds for forged (CD, RFC 4035 §3.2.2).
     pub checking_disabled: bool,
+    /// The server that asks us this because we have asked it: it is not asked again, or it would wait for itself.
+    pub except: Option<Sent>,
 }
 
 /// What a server answered.
@@ -51,6 +53,7 @@ impl Resolver {
             dnssec_ok: relay.dnssec_ok,
             checking_disabled: relay.checking_disabled,
             relayed: true,
+            except: relay.except,
         };
         let deadline = Instant::now() + self.0.timeout;
         let reply = timeout(self.0.timeout + MERCY, roster.ask(&asked, deadline)).await;
@@ -74,8 +77,6 @@ impl Resolver {
     /// A query of ours has come back: the server that it was sent to asks us in turn. If it has had no answer of its own
     /// for a while, it is not asked for a while.
     pub fn looped(&self, sent: Sent) {
-        if let Some(place) = sent.place() {
-            self.roster().looped(place, Instant::now());
-        }
+        self.roster().looped(sent, Instant::now());
     }
 }

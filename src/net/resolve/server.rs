@@ -76,13 +76,15 @@ pub(super) struct Asked {
     pub(super) checking_disabled: bool,
     /// Whether it is somebody else's question.
     pub(super) relayed: bool,
+    /// A server that must not be asked.
+    pub(super) except: Option<Sent>,
 }
 
 impl Asked {
     /// For records of one kind.
     pub(super) fn lookup(name: &Name, kind: RecordType) -> Self {
         let query = Query::query(name.clone(), kind);
-        Self { query, dnssec_ok: false, checking_disabled: false, relayed: false }
+        Self { query, dnssec_ok: false, checking_disabled: false, relayed: false, except: None }
     }
 }
 
@@ -110,7 +112,6 @@ pub(super) struct Roster {
 
 struct Server {
     addr: SocketAddr,
-    place: usize,
     timeout: Duration,
     /// Replaced when the server was silent: one of its TCP connections may be stuck (the peer's machine is
     /// gone, a firewall has forgotten it), and hickory would go on using it until the kernel gives it up.
@@ -158,8 +159,7 @@ impl Roster {
             }
             addrs.push(system.by_default());
         }
-        let made = addrs.into_iter().enumerate().map(|(place, addr)| Server::new(addr, place, timeout));
-        let servers = made.collect::<Result<_, _>>()?;
+        let servers = addrs.into_iter().map(|addr| Server::new(addr, timeout)).collect::<Result<_, _>>()?;
         let ourselves = system.ourselves.clone();
         Ok(Self { servers, search, guess, ourselves, made_from: Mutex::new(made_from) })
     }
@@ -192,7 +192,8 @@ impl Roster {
 
     /// Asks one server after the other until one knows.
     pub(super) async fn ask(&self, asked: &Asked, deadline: Instant) -> Result<Reply, Failure> {
-        let order = self.order(Instant::now());
+        let mut order = self.order(Instant::now());
+        order.retain(|server| !asked.except.is_some_and(|except| except.is_to(server.addr)));
         if order.is_empty() {
             return Err(Failure::answered(match self.servers.is_empty() {
                 true => NOBODY,
@@ -225,11 +226,9 @@ impl Roster {
         Err(Failure { why: whys.join("; ").into(), silence })
     }
 
-    /// The server at this place asks us in turn.
-    pub(super) fn looped(&self, place: usize, now: Instant) {
-        if let Some(server) = self.servers.get(place) {
-            server.looped(now);
-        }
+    /// The server that a query was sent to asks us in turn.
+    pub(super) fn looped(&self, sent: Sent, now: Instant) {
+        self.servers.iter().filter(|server| sent.is_to(server.addr)).for_each(|server| server.looped(now));
     }
 
     /// The servers as configured, those that were silent of late behind the others, and without those that ask us.
@@ -242,9 +241,9 @@ impl Roster {
 }
 
 impl Server {
-    fn new(addr: SocketAddr, place: usize, timeout: Duration) -> Result<Self, Unusable> {
+    fn new(addr: SocketAddr, timeout: Duration) -> Result<Self, Unusable> {
         let pool = Mutex::new(pool(addr, timeout)?);
-        Ok(Self { addr, place, timeout, pool, suspect_until: Mutex::default(), turns: Mutex::default() })
+        Ok(Self { addr, timeout, pool, suspect_until: Mutex::default(), turns: Mutex::default() })
     }
 
     async fn ask(&self, asked: &Asked, ourselves: Option<&Ourselves>, share: Duration) -> Result<Reply, Failure> {
@@ -276,8 +275,7 @@ impl Server {
         let mut request = DnsRequest::from_query(asked.query.clone(), options);
         request.metadata.checking_disabled = asked.checking_disabled;
         if let (Some(edns), Some(ourselves)) = (&mut request.edns, ourselves) {
-            let sent = if asked.relayed { Sent::relayed(self.place) } else { Sent::looked_up() };
-            edns.options_mut().insert(ourselves.mark(sent));
+            edns.options_mut().insert(ourselves.mark(Sent::to(self.addr, asked.relayed)));
         }
         let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone();
         pool.send(request).first_answer().await
@@ -417,20 +415,21 @@ mod tests {
         let at = |text: &str| Nameserver::At(text.parse().unwrap());
         let servers = [at("192.0.2.1:53"), at("192.0.2.2:53")];
         let roster = Roster::assemble(&servers, &System::default(), Duration::from_secs(2)).unwrap();
-        let asked = |now| roster.order(now).iter().map(|server| server.place).collect::<Vec<_>>();
+        let asked = |now| roster.order(now).iter().map(|server| server.addr.ip().to_string()).collect::<Vec<_>>();
+        let sent = |i: usize| Sent::to(roster.servers[i].addr, true);
         let start = Instant::now();
-        roster.looped(0, start);
-        assert_eq!(asked(start), [1]);
-        assert_eq!(asked(start + LOOP_FOR), [0, 1]);
-        roster.looped(0, start + LOOP_FOR);
+        roster.looped(sent(0), start);
+        assert_eq!(asked(start), ["192.0.2.2"]);
+        assert_eq!(asked(start + LOOP_FOR), ["192.0.2.1", "192.0.2.2"]);
+        roster.looped(sent(0), start + LOOP_FOR);
         roster.servers[0].trust(start + LOOP_FOR);
-        assert_eq!(asked(start + LOOP_FOR), [0, 1], "it does know something");
-        roster.looped(0, start + LOOP_FOR + LOOP_FOR / 2);
-        assert_eq!(asked(start + LOOP_FOR + LOOP_FOR / 2), [0, 1]);
-        roster.looped(0, start + 2 * LOOP_FOR);
-        roster.looped(1, start + 2 * LOOP_FOR);
-        assert_eq!(asked(start + 2 * LOOP_FOR), [] as [usize; 0]);
-        roster.looped(7, start);
+        assert_eq!(asked(start + LOOP_FOR), ["192.0.2.1", "192.0.2.2"], "it does know something");
+        roster.looped(sent(0), start + LOOP_FOR + LOOP_FOR / 2);
+        assert_eq!(asked(start + LOOP_FOR + LOOP_FOR / 2), ["192.0.2.1", "192.0.2.2"]);
+        roster.looped(sent(0), start + 2 * LOOP_FOR);
+        roster.looped(sent(1), start + 2 * LOOP_FOR);
+        assert_eq!(asked(start + 2 * LOOP_FOR), [] as [&str; 0]);
+        roster.looped(Sent::to(([192, 0, 2, 7], 53).into(), true), start);
     }
 
     #[tokio::test]

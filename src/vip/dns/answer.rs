@@ -119,6 +119,7 @@ pub(super) fn answer(query: &Message, rules: &Rules<'_>) -> Verdict {
             query: Query::query(question.name().to_lowercase(), question.query_type),
             dnssec_ok: query.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok),
             checking_disabled: query.metadata.checking_disabled,
+            except: own,
         }),
         Place::Foreign { .. } => fail(ResponseCode::Refused, DnsResult::Refused),
     }

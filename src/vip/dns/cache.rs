@@ -78,7 +78,7 @@ mod tests {
 
     fn relay(name: &str) -> Relay {
         let query = Query::query(Name::from_ascii(name).unwrap(), RecordType::A);
-        Relay { query, dnssec_ok: false, checking_disabled: false }
+        Relay { query, dnssec_ok: false, checking_disabled: false, except: None }
     }
 
     fn known(seconds: u64) -> Arc<Known> {

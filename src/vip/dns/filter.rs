@@ -158,7 +158,12 @@ mod tests {
 
     fn known(kind: RecordType, code: ResponseCode, answers: &[&str], authorities: &[&str]) -> Known {
         let services = services("vip: { range: 127.84.0.0/16 }\nservices: { a: { dns: a:80 } }", &[]);
-        let relay = Relay { query: Query::query(name("www.lan."), kind), dnssec_ok: false, checking_disabled: false };
+        let relay = Relay {
+            query: Query::query(name("www.lan."), kind),
+            dnssec_ok: false,
+            checking_disabled: false,
+            except: None,
+        };
         let records = |texts: &[&str]| texts.iter().map(|text| record(text)).collect();
         let relayed = Relayed { code, answers: records(answers), authorities: records(authorities) };
         believed(&relay, relayed, &Zone::new(&services))

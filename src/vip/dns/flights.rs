@@ -79,7 +79,7 @@ mod tests {
 
     fn relay(i: usize) -> Relay {
         let query = Query::query(Name::from_ascii(format!("n{i}.")).unwrap(), RecordType::A);
-        Relay { query, dnssec_ok: false, checking_disabled: false }
+        Relay { query, dnssec_ok: false, checking_disabled: false, except: None }
     }
 
     #[test]

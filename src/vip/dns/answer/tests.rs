@@ -244,13 +244,14 @@ fn our_own_questions_are_known_when_they_come_back() {
         query.edns.get_or_insert_with(Edns::new).options_mut().insert(option);
         shown(trial.verdict(&query))
     };
-    let relayed = || trial.ourselves.relayed_mark(0);
+    let server = ([192, 0, 2, 1], 53).into();
+    let relayed = || trial.ourselves.mark_to(server, true);
     assert_eq!(marked("www.example.com.", relayed()), "loop");
     assert_eq!(marked("orders.vip.internal.", relayed()), "loop");
-    let looked_up = || trial.ourselves.lookup_mark();
+    let looked_up = || trial.ourselves.mark_to(server, false);
     assert_eq!(marked("orders.vip.internal.", looked_up()), "Refused", "a source must not lead to ourselves");
     assert_eq!(marked("orders.", looked_up()), "forward orders.");
     assert_eq!(marked("users.", looked_up()), "forward users.", "a service must not wait for itself");
     let stranger = Ourselves::new(([127, 0, 0, 1], 53).into());
-    assert_eq!(marked("orders.", stranger.relayed_mark(0)), "NoError aa: orders. A 127.84.0.7");
+    assert_eq!(marked("orders.", stranger.mark_to(server, true)), "NoError aa: orders. A 127.84.0.7");
 }
