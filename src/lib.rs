@@ -32,7 +32,8 @@
 //! One acceptor hands each connection to the worker with the fewest; each worker is one thread with its
 //! own single-threaded runtime and owns its connections and upstream pools; one control thread runs
 //! discovery, health checks, the observe port, the admin socket and reload. Workers see the results as immutable
-//! snapshots, swapped whole.
+//! snapshots, swapped whole. The DNS responder has a thread of its own: a flood of questions delays neither calls
+//! nor discovery.
 
 pub mod admin;
 pub mod app;

@@ -20,8 +20,8 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("service", &["upstream", "net", "config", "telemetry", "policy", "model"]),
     ("proxy", &["service", "upstream", "config", "telemetry", "net", "policy", "model"]),
     ("health", &["service", "upstream", "config", "telemetry", "net", "policy", "model"]),
-    ("admin", &["service", "config", "telemetry", "net", "policy", "model"]),
     ("vip", &["service", "config", "telemetry", "net", "policy", "model"]),
+    ("admin", &["service", "config", "telemetry", "net", "policy", "model"]),
     ("app", EVERYTHING),
     ("cli", EVERYTHING),
 ];

@@ -57,6 +57,7 @@ fn rendered() -> Listing {
     orders.graphql_ended("Orders", Outcome::Ok);
     metrics.health_checked("orders", true);
     metrics.last_good_bytes();
+    metrics.dns();
     let text = String::from_utf8(metrics.render()).unwrap();
     let mut listing = Listing::new();
     for line in text.lines() {

@@ -27,12 +27,13 @@ use super::{
 };
 use crate::{
     admin::{self, ReloadRequest, socket::AdminSocket},
-    config::Config,
+    config::{self, Config},
     discovery::Discovery,
     health,
+    net::resolve::{Resolver, System, Unusable},
     service::{Lifecycle, Table},
     telemetry::{AccessLog, Metrics},
-    vip,
+    vip::{self, dns::Responder},
 };
 
 /// How often to look whether certificates have changed on disk, whether VIPs are to be remembered, and whether the wait for
@@ -79,6 +80,8 @@ pub(super) struct Parts {
     pub(super) acceptor: Acceptor,
     pub(super) master: Master,
     pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) responder: Option<Responder>,
+    pub(super) system: System,
 }
 
 /// What a reload may change.
@@ -93,6 +96,8 @@ pub(super) struct Running {
     pub(super) lifecycle: Lifecycle,
     pub(super) workers: usize,
     pub(super) acceptor: Acceptor,
+    pub(super) responder: Option<Responder>,
+    pub(super) system: System,
     pub(super) wiring: Wiring,
 }
 
@@ -101,7 +106,7 @@ pub(super) fn start(parts: Parts) -> Result<JoinHandle<()>, Error> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
     let discovery = {
         let _entered = runtime.enter();
-        Discovery::new(&parts.config.resolver, parts.metrics.clone())
+        discovery(&parts.config.resolver, &parts.system, &parts.metrics)
             .map_err(|error| Error::Resolver(error.to_string()))?
     };
     let signals = match parts.master {
@@ -117,9 +122,19 @@ pub(super) fn start(parts: Parts) -> Result<JoinHandle<()>, Error> {
         .map_err(Error::System)
 }
 
+/// Discovery that asks as the config says, and never ourselves.
+pub(super) fn discovery(
+    resolver: &config::Resolver,
+    system: &System,
+    metrics: &Metrics,
+) -> Result<Discovery, Unusable> {
+    Ok(Discovery::with_resolver(Resolver::with_system(resolver, system.clone())?, resolver, metrics.clone()))
+}
+
 async fn run(parts: Parts, discovery: Discovery, signals: Option<Signals>) {
     let Parts { config, origin, listeners, observe, admin, metrics, access_log, table, lifecycle, vips, .. } = parts;
     let (workers, acceptor, orders) = (parts.workers, parts.acceptor, parts.orders);
+    let (responder, system) = (parts.responder, parts.system);
     let (reloads, asked) = mpsc::channel::<ReloadRequest>(8);
 
     match tokio::net::TcpListener::from_std(observe) {
@@ -152,6 +167,8 @@ async fn run(parts: Parts, discovery: Discovery, signals: Option<Signals>) {
         lifecycle,
         workers: count,
         acceptor,
+        responder,
+        system,
         wiring,
     };
     let hears_the_socket = parts.master != Master::Supervisor;
@@ -187,6 +204,8 @@ async fn run(parts: Parts, discovery: Discovery, signals: Option<Signals>) {
         }
     };
     shutdown::stop(running.acceptor, running.listeners, workers, limit, hurry).await;
+    // Names are answered to the last: calls in flight may lead to further ones.
+    drop(running.responder);
     checks.abort();
     socket.abort();
     let _ = socket.await;

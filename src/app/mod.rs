@@ -10,6 +10,7 @@
 //! | one a worker | `workers` | carries traffic |
 //! | acceptor | `acceptor` | hands each connection to a worker |
 //! | control | `control` | discovery, VIPs and `names`, services of `*` (`wildcard`), observe port, admin socket, `reload`; a stop: first `drain`, then `shutdown` |
+//! | dns | `vip::dns` | answers names, where the configuration wants that |
 //! | main | `child` | with an app of its own: starts it, passes signals on, ends with it |
 
 mod acceptor;
@@ -43,11 +44,14 @@ use crate::{
     admin,
     config::Config,
     model::ServiceName,
-    net::tcp,
+    net::{
+        resolve::{Ourselves, System},
+        tcp,
+    },
     proxy::{Outgoing, WorkerSettings},
     service::{Lifecycle, Services, Table, now},
     telemetry::{AccessLog, Metrics, log},
-    vip,
+    vip::{self, dns},
 };
 use control::{Master, Order};
 use file::ConfigFile;
@@ -115,6 +119,8 @@ pub struct Addresses {
     pub inbound: Option<SocketAddr>,
     /// Where redirected connections come in.
     pub intercepted: Option<SocketAddr>,
+    /// The DNS responder.
+    pub dns: Option<SocketAddr>,
 }
 
 impl Sidecar {
@@ -143,6 +149,11 @@ impl Sidecar {
             addr: config.listen.observe,
             source,
         })?;
+        let sockets = config
+            .listen
+            .dns
+            .map(|addr| dns::bind(addr).map_err(|source| Error::Bind { what: "listen.dns", addr, source }));
+        let sockets = sockets.transpose()?;
         let admin = admin::socket::bind(&config.listen.admin).map_err(Error::Admin)?;
         let metrics = Metrics::new();
         let access_log = match &config.log.access {
@@ -155,7 +166,10 @@ impl Sidecar {
             services: listeners.service_addrs(),
             inbound: listeners.inbound_addr(),
             intercepted: listeners.intercepted_addr(),
+            dns: sockets.as_ref().map(dns::Sockets::address),
         };
+        // Neither discovery nor the responder itself may ask the responder.
+        let system = addresses.dns.map_or_else(System::default, |addr| System::with(Ourselves::new(addr)));
 
         let workers = workers::count(&config);
         let services = Services::new(&config, &metrics, access_log.clone(), workers, &addresses_of, None, now())
@@ -164,6 +178,11 @@ impl Sidecar {
         table.bound_to(addresses.http);
         names::write_hosts(&config, &table);
         let lifecycle = Lifecycle::new(table.clone(), config.ready_limit);
+        let responder = sockets.map(|sockets| {
+            let settings = dns::Settings::of(&config, names::summon(&config, &table));
+            dns::start(sockets, table.clone(), settings, system.clone(), metrics.dns()).map_err(Error::System)
+        });
+        let responder = responder.transpose()?;
 
         tcp::mark_own(mark);
         let randomness = RandomState::new();
@@ -197,6 +216,8 @@ impl Sidecar {
             acceptor,
             master,
             orders: received,
+            responder,
+            system,
         })?;
         Ok(Self { addresses, lifecycle: life, table: table_of_all, orders, control: Some(control) })
     }

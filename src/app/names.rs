@@ -1,6 +1,10 @@
-//! Names that lead to services without DNS: the hosts file.
+//! Names that lead to services: in the hosts file, and those that the DNS responder meets and no service bears.
 
-use crate::{config::Config, service::Table, vip::hosts};
+use crate::{
+    config::Config,
+    service::{Table, Wanted},
+    vip::{dns::Summon, hosts},
+};
 
 /// Brings the hosts file that the configuration names up to date. One that cannot be written is no reason to refuse
 /// to run: it is reported, and the other ways in are as good as before.
@@ -14,4 +18,14 @@ pub(super) fn write_hosts(config: &Config, table: &Table) {
         Ok(false) => {}
         Err(error) => tracing::error!(path = %path.display(), %error, "the hosts file cannot be kept (vip.hosts)"),
     }
+}
+
+/// How the responder has services made, where the configuration makes some.
+pub(super) fn summon(config: &Config, table: &Table) -> Option<Summon> {
+    config.wildcard.as_ref()?;
+    let table = table.clone();
+    Some(Summon::new(move |name| {
+        let table = table.clone();
+        async move { table.summon(Wanted::Named(name)).await }
+    }))
 }

@@ -7,14 +7,18 @@
 
 use tokio::task::yield_now;
 
-use super::{Error, control::Running, listeners::Changed, names};
+use super::{
+    Error,
+    control::{Running, discovery},
+    listeners::Changed,
+    names,
+};
 use crate::{
     config::{self, Changes, Config, Part},
-    discovery::Discovery,
     net::tcp,
     service::{Services, now},
     telemetry::AccessLog,
-    vip,
+    vip::{self, dns},
 };
 
 /// Reads the file again and goes over to what it says. Answers with what has changed, or with what is wrong.
@@ -47,9 +51,20 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     let removed = running.listeners.handles(&removed).map_err(|error| error.to_string())?;
     let discovery = match running.config.resolver == config.resolver {
         true => None,
-        false => Some(Discovery::new(&config.resolver, running.metrics.clone()).map_err(|error| error.to_string())?),
+        false => {
+            let fresh = discovery(&config.resolver, &running.system, &running.metrics);
+            Some(fresh.map_err(|error| error.to_string())?)
+        }
     };
     let access_log = access_log(running, &config)?;
+    let answers = match &running.responder {
+        Some(responder) => Some(
+            responder
+                .prepare(dns::Settings::of(&config, names::summon(&config, &running.table)))
+                .map_err(|error| error.to_string())?,
+        ),
+        None => None,
+    };
     let old = running.table.current().clone();
     let services =
         Services::new(&config, &running.metrics, access_log.clone(), running.workers, &addresses, Some(&old), now())
@@ -68,6 +83,9 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     }
     running.table.replace(services);
     names::write_hosts(&config, &running.table);
+    if let (Some(responder), Some(answers)) = (&running.responder, answers) {
+        responder.reconfigure(answers);
+    }
     running.acceptor.change(removed, added, Some(config.limits.connections)).await;
     running.listeners = listeners;
 

@@ -9,4 +9,4 @@ pub mod metrics;
 mod timestamp;
 
 pub use access_log::AccessLog;
-pub use metrics::{ENDPOINT_STATES, Metrics, Mirror, ServiceMetrics};
+pub use metrics::{DnsMetrics, ENDPOINT_STATES, Metrics, Mirror, ServiceMetrics};

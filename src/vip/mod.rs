@@ -5,11 +5,13 @@
 //! | which name has which address: pure | `allocate` |
 //! | the file that remembers it | `memory` |
 //! | the lines of a hosts file | `hosts` |
+//! | the DNS responder, which answers names with addresses | `dns` |
 //!
 //! [`Addresses`] is the shell round the book: it joins it to the file and to the clock. It lives on the control thread;
 //! everybody else sees the addresses in the table of services.
 
 pub mod allocate;
+pub mod dns;
 pub mod hosts;
 pub mod memory;
 

@@ -307,7 +307,7 @@ async fn short_names_are_searched_for_as_resolv_conf_says_and_it_is_read_again()
     search("a.internal");
     let mut settings = settings(&[]);
     settings.servers = vec![Nameserver::System];
-    let system = System { path: path.clone(), port: server.addr.port() };
+    let system = System { path: path.clone(), port: server.addr.port(), ..System::default() };
     let resolver = Resolver::with_system(&settings, system).unwrap();
     let discovery = Discovery::with_resolver(resolver, &settings, Metrics::new());
     let mut orders = discovery.watch(&ServiceName::parse("orders").unwrap(), &dns("orders"));

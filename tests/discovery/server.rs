@@ -76,7 +76,11 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
-        Self::on(bind().await)
+        Self::start_on(([127, 0, 0, 1], 0).into()).await
+    }
+
+    pub async fn start_on(addr: SocketAddr) -> Self {
+        Self::on(bind(addr).await)
     }
 
     /// One at an address, as soon as that is free: a server that restarts. It knows no name yet.
@@ -180,9 +184,9 @@ pub fn answer_bytes(name: &str, kind: RecordType, records: Vec<Record>) -> Vec<u
 }
 
 /// One free port for both transports.
-async fn bind() -> (UdpSocket, TcpListener) {
+async fn bind(addr: SocketAddr) -> (UdpSocket, TcpListener) {
     for _ in 0..50 {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let udp = UdpSocket::bind(addr).await.unwrap();
         if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
             return (udp, tcp);
         }

@@ -12,11 +12,16 @@
 //! - aliases (CNAME), also in front of SRV records;
 //! - no cache: how long an answer is trusted is the business of the source that asked;
 //! - no `/etc/hosts`: the sidecar's own lines for its VIPs may stand there, and would lead a lookup back
-//!   to ourselves. `localhost` is answered here (RFC 6761 §6.3).
+//!   to ourselves. `localhost` is answered here (RFC 6761 §6.3);
+//! - a responder in this process is not asked, on no way (`ourselves`).
+//!
+//! That responder passes questions on through here, too (`relay`), by the same order of servers.
 //!
 //! Left out: DNSSEC validation, encrypted transports, mDNS.
 
 mod answer;
+mod ourselves;
+mod relay;
 mod server;
 mod system;
 
@@ -35,12 +40,14 @@ use tokio::{sync::Semaphore, time::Instant};
 
 pub use self::{
     answer::{Addresses, Answer, Target, Targets},
+    ourselves::{Ourselves, Sent},
+    relay::{Relay, Relayed},
     server::Failure,
     system::System,
 };
 use self::{
     answer::{Followed, addresses_in, follow, targets_in},
-    server::{Reply, Roster},
+    server::{Asked, Reply, Roster},
 };
 use crate::config;
 
@@ -207,8 +214,8 @@ impl Resolver {
         let mut roster = self.0.roster.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stamp) = roster.outdated(&self.0.system) {
             match Roster::assemble(&self.0.servers, &self.0.system, self.0.timeout) {
-                // Half-written, or gone for a moment: servers that were there are better than a guess.
-                Ok(fresh) if fresh.is_by_default() => roster.keep_in_spite_of(stamp),
+                // Half-written, or gone for a moment: servers that were there are better than a guess, or than none.
+                Ok(fresh) if fresh.is_guess() && !roster.is_empty() => roster.keep_in_spite_of(stamp),
                 Ok(fresh) => {
                     tracing::info!(path = %self.0.system.path.display(), "resolv.conf has changed");
                     *roster = Arc::new(fresh);
@@ -288,10 +295,10 @@ async fn find<T>(
     let mut name = name.clone();
     let mut ttl = u32::MAX;
     for _ in 0..MAX_ALIASES {
-        let mut message = match roster.ask(&name, kind, deadline).await {
+        let mut message = match roster.ask(&Asked::lookup(&name, kind), deadline).await {
             Ok(Reply::Message(message)) => message,
-            Ok(Reply::NoRecords) => return Err(Answer::NoRecords),
-            Ok(Reply::NoName) => return Err(Answer::NoName),
+            Ok(Reply::NoRecords(_)) => return Err(Answer::NoRecords),
+            Ok(Reply::NoName(_)) => return Err(Answer::NoName),
             Err(failure) => return Err(Answer::Failed(failure)),
         };
         match follow(&message, &name, kind) {

@@ -5,11 +5,13 @@
 //! then asked last for a while: one dead server in resolv.conf must not slow every lookup of thousands
 //! of services. When the while is over, a single lookup finds out whether it is back; the others go on
 //! without it.
+//!
+//! A server that only asks us in turn is not asked at all for a while.
 
 use std::{
     collections::HashSet,
     fmt,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -18,27 +20,33 @@ use hickory_resolver::{
     NameServerPool, PoolContext, TlsConfig,
     config::{ConnectionConfig, NameServerConfig, ResolverOpts},
     net::{
-        DnsError, NetError,
+        DnsError, NetError, NoRecords,
         runtime::TokioRuntimeProvider,
         xfer::{DnsHandle, FirstAnswer},
     },
     proto::{
-        op::{DnsRequestOptions, DnsResponse, Message, Query, ResponseCode},
-        rr::{Name, RecordType},
+        op::{DnsRequest, DnsRequestOptions, DnsResponse, Message, Query, ResponseCode},
+        rr::{Name, Record, RecordType},
     },
 };
 use tokio::time::Instant;
 
 use super::{
-    Unusable,
+    Ourselves, Sent, Unusable,
     system::{Search, Stamp, System},
 };
 use crate::config::Nameserver;
 
 /// How long a silent server is asked last.
 const SUSPECT_FOR: Duration = Duration::from_secs(10);
+/// How long a server is not asked that asks us in turn, and how old an answer of its own may be that tells against that.
+const LOOP_FOR: Duration = Duration::from_secs(30);
 /// Queries that may be outstanding on one TCP connection.
 const PER_CONNECTION: usize = 256;
+
+/// Why nobody is asked, and what to do about it.
+const NOBODY: &str = "every DNS server that is configured is this sidecar's own responder: name others, as IP, in \
+                      `resolver: { servers: [IP] }` and `dns: { forward: [IP] }`";
 
 /// Why a lookup could not be answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +64,27 @@ impl Failure {
     }
 
     /// There was none.
-    fn silent(why: impl Into<Arc<str>>) -> Self {
+    pub(super) fn silent(why: impl Into<Arc<str>>) -> Self {
         Self { why: why.into(), silence: true }
+    }
+}
+
+/// What a server is asked.
+pub(super) struct Asked {
+    pub(super) query: Query,
+    pub(super) dnssec_ok: bool,
+    pub(super) checking_disabled: bool,
+    /// Whether it is somebody else's question.
+    pub(super) relayed: bool,
+    /// A server that must not be asked.
+    pub(super) except: Option<Sent>,
+}
+
+impl Asked {
+    /// For records of one kind.
+    pub(super) fn lookup(name: &Name, kind: RecordType) -> Self {
+        let query = Query::query(name.clone(), kind);
+        Self { query, dnssec_ok: false, checking_disabled: false, relayed: false, except: None }
     }
 }
 
@@ -65,16 +92,20 @@ impl Failure {
 pub(super) enum Reply {
     /// There are records, or aliases.
     Message(Message),
-    NoRecords,
-    NoName,
+    /// None of the kind, with what the authority section says.
+    NoRecords(Vec<Record>),
+    /// No such name, with what the authority section says.
+    NoName(Vec<Record>),
 }
 
 /// The servers to ask and the names to ask for.
 pub(super) struct Roster {
     servers: Vec<Server>,
     search: Search,
-    /// Whether nobody named a server, so that 127.0.0.1 is asked, as resolv.conf(5) has it.
-    by_default: bool,
+    /// Whether nobody named a server, so that 127.0.0.1 is asked, or nobody where that is ourselves.
+    guess: bool,
+    /// The responder of this process, whose mark queries bear.
+    ourselves: Option<Ourselves>,
     /// The resolv.conf that this was made from; `None` if it plays no part.
     made_from: Mutex<Option<Stamp>>,
 }
@@ -86,6 +117,14 @@ struct Server {
     /// gone, a firewall has forgotten it), and hickory would go on using it until the kernel gives it up.
     pool: Mutex<Pool>,
     suspect_until: Mutex<Option<Instant>>,
+    turns: Mutex<Turns>,
+}
+
+/// Whether a server asks us in turn, or has answers of its own.
+#[derive(Default)]
+struct Turns {
+    last_answer: Option<Instant>,
+    loop_until: Option<Instant>,
 }
 
 type Pool = NameServerPool<TokioRuntimeProvider>;
@@ -95,32 +134,44 @@ impl Roster {
         let mut addrs = Vec::new();
         let mut search = Search::none();
         let mut made_from = None;
+        let mut left_out = false;
         for server in servers {
             match server {
                 Nameserver::At(addr) => addrs.push(*addr),
                 Nameserver::System => {
                     made_from = Some(system.stamp());
-                    let (servers, domains) = system.read()?;
-                    addrs.extend(servers);
-                    search = domains;
+                    let found = system.read()?;
+                    addrs.extend(found.servers);
+                    search = found.search;
+                    left_out |= found.names_ourselves;
                 }
             }
         }
         let mut seen = HashSet::new();
+        let named = addrs.len();
+        addrs.retain(|addr| !system.is_ourselves(*addr));
+        left_out |= addrs.len() < named;
         addrs.retain(|addr| seen.insert(*addr));
-        let by_default = addrs.is_empty();
-        if by_default {
+        let guess = addrs.is_empty();
+        if guess && !left_out {
             if made_from.is_none() {
                 return Err(Unusable::NoServers);
             }
-            addrs.push(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), system.port));
+            addrs.push(system.by_default());
         }
         let servers = addrs.into_iter().map(|addr| Server::new(addr, timeout)).collect::<Result<_, _>>()?;
-        Ok(Self { servers, search, by_default, made_from: Mutex::new(made_from) })
+        let ourselves = system.ourselves.clone();
+        Ok(Self { servers, search, guess, ourselves, made_from: Mutex::new(made_from) })
     }
 
-    pub(super) fn is_by_default(&self) -> bool {
-        self.by_default
+    /// Whether nobody named a server.
+    pub(super) fn is_guess(&self) -> bool {
+        self.guess
+    }
+
+    /// Whether there is nobody to ask.
+    pub(super) fn is_empty(&self) -> bool {
+        self.servers.is_empty()
     }
 
     pub(super) fn search(&self) -> &Search {
@@ -140,17 +191,24 @@ impl Roster {
     }
 
     /// Asks one server after the other until one knows.
-    pub(super) async fn ask(&self, name: &Name, kind: RecordType, deadline: Instant) -> Result<Reply, Failure> {
-        let order = self.order(Instant::now());
+    pub(super) async fn ask(&self, asked: &Asked, deadline: Instant) -> Result<Reply, Failure> {
+        let mut order = self.order(Instant::now());
+        order.retain(|server| !asked.except.is_some_and(|except| except.is_to(server.addr)));
+        if order.is_empty() {
+            return Err(Failure::answered(match self.servers.is_empty() {
+                true => NOBODY,
+                false => "every DNS server that is configured asks this sidecar in turn",
+            }));
+        }
         let mut whys: Vec<String> = Vec::new();
         let mut silence = false;
         let servers = u32::try_from(order.len()).unwrap_or(u32::MAX);
         for (server, not_asked) in order.iter().zip((1..=servers).rev()) {
             let left = deadline.saturating_duration_since(Instant::now());
             let share = left / not_asked;
-            match server.ask(name, kind, share).await {
+            match server.ask(asked, self.ourselves.as_ref(), share).await {
                 Ok(reply) => {
-                    server.trust();
+                    server.trust(Instant::now());
                     return Ok(reply);
                 }
                 Err(failure) => {
@@ -168,9 +226,15 @@ impl Roster {
         Err(Failure { why: whys.join("; ").into(), silence })
     }
 
-    /// The servers as configured, those that were silent of late behind the others.
+    /// The server that a query was sent to asks us in turn.
+    pub(super) fn looped(&self, sent: Sent, now: Instant) {
+        self.servers.iter().filter(|server| sent.is_to(server.addr)).for_each(|server| server.looped(now));
+    }
+
+    /// The servers as configured, those that were silent of late behind the others, and without those that ask us.
     fn order(&self, now: Instant) -> Vec<&Server> {
-        let (mut order, suspects): (Vec<_>, Vec<_>) = self.servers.iter().partition(|s| s.is_due(now));
+        let askable = self.servers.iter().filter(|server| !server.is_loop(now));
+        let (mut order, suspects): (Vec<_>, Vec<_>) = askable.partition(|s| s.is_due(now));
         order.extend(suspects);
         order
     }
@@ -178,16 +242,17 @@ impl Roster {
 
 impl Server {
     fn new(addr: SocketAddr, timeout: Duration) -> Result<Self, Unusable> {
-        Ok(Self { addr, timeout, pool: Mutex::new(pool(addr, timeout)?), suspect_until: Mutex::new(None) })
+        let pool = Mutex::new(pool(addr, timeout)?);
+        Ok(Self { addr, timeout, pool, suspect_until: Mutex::default(), turns: Mutex::default() })
     }
 
-    async fn ask(&self, name: &Name, kind: RecordType, share: Duration) -> Result<Reply, Failure> {
+    async fn ask(&self, asked: &Asked, ourselves: Option<&Ourselves>, share: Duration) -> Result<Reply, Failure> {
         let exchange = async {
-            let answer = self.exchange(name, kind, true).await;
+            let answer = self.exchange(asked, ourselves, true).await;
             match answer {
                 // A server from before EDNS says so, or claims not to understand (RFC 6891 §7).
                 Err(NetError::Dns(DnsError::ResponseCode(ResponseCode::FormErr | ResponseCode::NotImp))) => {
-                    self.exchange(name, kind, false).await
+                    self.exchange(asked, ourselves, false).await
                 }
                 answer => answer,
             }
@@ -198,11 +263,38 @@ impl Server {
         }
     }
 
-    async fn exchange(&self, name: &Name, kind: RecordType, edns: bool) -> Result<DnsResponse, NetError> {
+    async fn exchange(
+        &self,
+        asked: &Asked,
+        ourselves: Option<&Ourselves>,
+        edns: bool,
+    ) -> Result<DnsResponse, NetError> {
         let mut options = DnsRequestOptions::default();
         options.use_edns = edns;
+        options.edns_set_dnssec_ok = asked.dnssec_ok;
+        let mut request = DnsRequest::from_query(asked.query.clone(), options);
+        request.metadata.checking_disabled = asked.checking_disabled;
+        if let (Some(edns), Some(ourselves)) = (&mut request.edns, ourselves) {
+            edns.options_mut().insert(ourselves.mark(Sent::to(self.addr, asked.relayed)));
+        }
         let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        pool.lookup(Query::query(name.clone(), kind), options).first_answer().await
+        pool.send(request).first_answer().await
+    }
+
+    /// A query to it has come back to us.
+    fn looped(&self, now: Instant) {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if turns.last_answer.is_none_or(|at| at + LOOP_FOR <= now) {
+            if turns.loop_until.is_none() {
+                tracing::warn!(server = %self.addr, "this DNS server asks us for what we ask it; it is left out for a while");
+            }
+            turns.loop_until = Some(now + LOOP_FOR);
+        }
+    }
+
+    fn is_loop(&self, now: Instant) -> bool {
+        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.loop_until.is_some_and(|until| now < until)
     }
 
     /// Whether the server takes its place in the order. A suspect whose time is over does so for one
@@ -227,8 +319,9 @@ impl Server {
         *self.suspect_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + SUSPECT_FOR);
     }
 
-    fn trust(&self) {
+    fn trust(&self, now: Instant) {
         *self.suspect_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.turns.lock().unwrap_or_else(PoisonError::into_inner) = Turns { last_answer: Some(now), loop_until: None };
     }
 }
 
@@ -257,12 +350,12 @@ fn read(answer: Result<DnsResponse, NetError>) -> Result<Reply, Failure> {
             code => Err(Failure::answered(word(code))),
         },
         Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
-            ResponseCode::NXDomain => Ok(Reply::NoName),
+            ResponseCode::NXDomain => Ok(Reply::NoName(authorities(&none))),
             // Only pointers to other servers: it does not look further for us, and knows nothing itself.
             ResponseCode::NoError if none.ns.is_some() && none.soa.is_none() => {
                 Err(Failure::answered("refers to other servers"))
             }
-            ResponseCode::NoError => Ok(Reply::NoRecords),
+            ResponseCode::NoError => Ok(Reply::NoRecords(authorities(&none))),
             code => Err(Failure::answered(word(code))),
         },
         Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(Failure::answered(word(code))),
@@ -272,6 +365,10 @@ fn read(answer: Result<DnsResponse, NetError>) -> Result<Reply, Failure> {
         }
         Err(error) => Err(Failure::answered(error.to_string())),
     }
+}
+
+fn authorities(none: &NoRecords) -> Vec<Record> {
+    none.authorities.iter().flat_map(|records| records.iter().cloned()).collect()
 }
 
 /// The word that operators know a response code by (RFC 1035 §4.1.1, RFC 2136 §2.2).
@@ -293,23 +390,4 @@ impl fmt::Debug for Roster {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_silent_server_is_asked_last_until_one_lookup_has_tried_it_again() {
-        let at = |text: &str| Nameserver::At(text.parse().unwrap());
-        let servers = [at("192.0.2.1:53"), at("192.0.2.2:53")];
-        let roster = Roster::assemble(&servers, &System::default(), Duration::from_secs(2)).unwrap();
-        let first = |now| roster.order(now)[0].addr.ip().to_string();
-        let start = Instant::now();
-        assert_eq!(first(start), "192.0.2.1");
-        roster.servers[0].suspect(start);
-        assert_eq!(first(start), "192.0.2.2");
-        let later = start + SUSPECT_FOR;
-        assert_eq!(first(later), "192.0.2.1", "one lookup tries it");
-        assert_eq!(first(later), "192.0.2.2", "the next one does not wait for that");
-        roster.servers[0].trust();
-        assert_eq!(first(later), "192.0.2.1");
-    }
-}
+mod tests;

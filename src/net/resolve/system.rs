@@ -4,13 +4,13 @@
 //! than the query that follows.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
 use hickory_resolver::{proto::rr::Name, system_conf::parse_resolv_conf};
 
-use super::{Failure, Unusable};
+use super::{Failure, Ourselves, Unusable};
 use crate::net::stamp;
 
 /// Where the system's own settings are found.
@@ -20,25 +20,52 @@ pub struct System {
     pub path: PathBuf,
     /// The port of the servers in it, which name none themselves.
     pub port: u16,
+    /// Where the servers stand that are behind a local one, to be asked when resolv.conf names none but ourselves.
+    pub behind: Vec<PathBuf>,
+    /// The responder of this process, which is not asked.
+    pub ourselves: Option<Ourselves>,
 }
 
 impl Default for System {
     fn default() -> Self {
-        Self { path: "/etc/resolv.conf".into(), port: 53 }
+        Self { path: "/etc/resolv.conf".into(), port: 53, behind: BEHIND.map(PathBuf::from).into(), ourselves: None }
     }
 }
 
-/// One state of resolv.conf; a file that is not there is one, too.
+/// Where systemd-resolved and NetworkManager write whom they ask themselves, in this order.
+const BEHIND: [&str; 2] = ["/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"];
+
+/// One state of resolv.conf and the files behind it; a file that is not there is one, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp(Option<stamp::Stamp>);
+pub(super) struct Stamp(Vec<Option<stamp::Stamp>>);
+
+/// What the files say.
+pub(super) struct Found {
+    /// The servers, if any is named.
+    pub(super) servers: Vec<SocketAddr>,
+    pub(super) search: Search,
+    /// Whether resolv.conf names ourselves, or nobody where nobody means ourselves.
+    pub(super) names_ourselves: bool,
+}
 
 impl System {
-    pub(super) fn stamp(&self) -> Stamp {
-        Stamp(stamp::Stamp::of(&self.path).ok())
+    /// The system of a process with a responder.
+    pub fn with(ourselves: Ourselves) -> Self {
+        Self { ourselves: Some(ourselves), ..Self::default() }
     }
 
-    /// The servers, if the file names any, and the search list.
-    pub(super) fn read(&self) -> Result<(Vec<SocketAddr>, Search), Unusable> {
+    pub(super) fn stamp(&self) -> Stamp {
+        let behind = self.behind.iter().filter(|_| self.ourselves.is_some());
+        Stamp(std::iter::once(&self.path).chain(behind).map(|path| stamp::Stamp::of(path).ok()).collect())
+    }
+
+    /// Whether a server is the responder of this process.
+    pub(super) fn is_ourselves(&self, server: SocketAddr) -> bool {
+        self.ourselves.as_ref().is_some_and(|ourselves| ourselves.is(server))
+    }
+
+    /// The servers, if the files name any but ourselves, and the search list of resolv.conf.
+    pub(super) fn read(&self) -> Result<Found, Unusable> {
         let text = match std::fs::read(&self.path) {
             Ok(text) => text,
             Err(error) => {
@@ -46,7 +73,24 @@ impl System {
                 Vec::new()
             }
         };
-        self.parse(text)
+        let (mut servers, search) = self.parse(text)?;
+        let nobody_is_us = servers.is_empty() && self.is_ourselves(self.by_default());
+        let named = servers.len();
+        servers.retain(|server| !self.is_ourselves(*server));
+        let names_ourselves = nobody_is_us || servers.len() < named;
+        if servers.is_empty() && names_ourselves {
+            // None of these need be there.
+            let texts = self.behind.iter().filter_map(|path| std::fs::read(path).ok());
+            let others = texts.filter_map(|text| self.parse(text).ok());
+            let others = others.map(|(others, _)| others.into_iter().filter(|server| !self.is_ourselves(*server)));
+            servers = others.map(Vec::from_iter).find(|others| !others.is_empty()).unwrap_or_default();
+        }
+        Ok(Found { servers, search, names_ourselves })
+    }
+
+    /// Who is asked where nobody is named, as resolv.conf(5) has it.
+    pub(super) fn by_default(&self) -> SocketAddr {
+        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.port)
     }
 
     fn parse(&self, mut text: Vec<u8>) -> Result<(Vec<SocketAddr>, Search), Unusable> {
@@ -156,5 +200,46 @@ mod tests {
         assert_eq!(read("# nothing\nsearch lan\n").0, []);
         assert_eq!(read("\u{0}\u{1}garbage ¿\nnameserver not-an-ip\n").0, []);
         assert_eq!(read("nameserver 10.0.0.2").0, ["10.0.0.2:53".parse().unwrap()]);
+    }
+
+    /// The servers found with these files, by a process whose responder listens there.
+    fn found(listen: &str, resolv_conf: &str, behind: &[&str]) -> (Vec<String>, bool) {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: String, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let path = write("resolv.conf".into(), resolv_conf);
+        let absent = folder.path().join("absent");
+        let behind = behind.iter().enumerate().map(|(i, text)| write(format!("behind-{i}"), text));
+        let behind = std::iter::once(absent).chain(behind).collect();
+        let ourselves = Some(Ourselves::new(listen.parse().unwrap()));
+        let found = System { path, port: 53, behind, ourselves }.read().unwrap();
+        (found.servers.iter().map(|server| server.ip().to_string()).collect(), found.names_ourselves)
+    }
+
+    #[test]
+    fn ourselves_are_left_out_and_what_else_is_named_is_taken() {
+        let both = "nameserver 127.0.0.1\nnameserver 10.0.0.2\n";
+        assert_eq!(found("127.0.0.1:53", both, &["nameserver 10.9.9.9"]), (vec!["10.0.0.2".into()], true));
+        assert_eq!(found("127.0.0.1:8453", both, &[]), (vec!["127.0.0.1".into(), "10.0.0.2".into()], false));
+        let stub = "nameserver 127.0.0.53\n";
+        assert_eq!(found("127.0.0.1:53", stub, &["nameserver 10.9.9.9"]), (vec!["127.0.0.53".into()], false));
+    }
+
+    #[test]
+    fn where_only_ourselves_are_named_the_servers_behind_are_asked() {
+        for resolv_conf in ["nameserver 127.0.0.1\n", "nameserver 127.0.0.53\n", "", "search lan\n"] {
+            let none = found("0.0.0.0:53", resolv_conf, &["# nothing\n", "nameserver 127.0.0.1\n"]);
+            assert_eq!(none, (vec![], true), "{resolv_conf}");
+            let behind = found(
+                "0.0.0.0:53",
+                resolv_conf,
+                &["nameserver 127.0.0.53", "nameserver 10.0.0.7", "nameserver 10.0.0.8"],
+            );
+            assert_eq!(behind, (vec!["10.0.0.7".into()], true), "{resolv_conf}");
+        }
+        assert_eq!(found("127.0.0.1:8453", "", &["nameserver 10.0.0.7"]), (vec![], false), "nobody means 127.0.0.1:53");
     }
 }

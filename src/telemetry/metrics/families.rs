@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use prometheus::proto::{self, MetricType};
 
 use super::{
-    LookResult, NO_SERVICE, Process, Side, Way,
+    DnsResult, LookResult, NO_SERVICE, Process, Side, Way,
     series::{
         BUCKETS, Count, EJECTION_REASONS, ENDPOINT_STATES, FALLBACK_KINDS, PRIORITIES, REFUSALS, RETRY_REASONS, Series,
     },
@@ -144,7 +144,7 @@ const fn alone(
 }
 
 /// All of them, in the order of their names.
-pub(super) static FAMILIES: [Family; 27] = [
+pub(super) static FAMILIES: [Family; 28] = [
     alone(
         "outrigger_access_log_lost_total",
         "Access log lines dropped because the log's reader was too slow.",
@@ -231,6 +231,16 @@ pub(super) static FAMILIES: [Family; 27] = [
             }
         }
     }),
+    alone(
+        "outrigger_dns_queries_total",
+        "Queries to the DNS responder, by result.",
+        MetricType::COUNTER,
+        |process, rows| {
+            for (result, count) in DnsResult::ALL.into_iter().zip(&process.dns.0) {
+                rows.number(&[("result", result.as_str())], count.get() as f64);
+            }
+        },
+    ),
     counter("outrigger_ejections_total", "Endpoints taken out of rotation, by reason.", |series, rows| {
         for (reason, count) in EJECTION_REASONS.into_iter().zip(&series.ejections) {
             rows.once(&[("reason", reason)], count);

@@ -51,6 +51,7 @@ struct Services {
 struct Process {
     unattributed: Arc<Unattributed>,
     intercepted: Arc<Intercepted>,
+    dns: Arc<DnsMetrics>,
     downstream_connections: IntGauge,
     access_log_lost: IntCounter,
     last_good_bytes: IntGauge,
@@ -133,6 +134,70 @@ impl LookResult {
     }
 }
 
+/// How a query to the DNS responder ended; the `result` label of `outrigger_dns_queries_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DnsResult {
+    /// One of our names, with records.
+    Own,
+    /// One of our names, which has no such record.
+    NoData,
+    /// A name of ours to give, which nobody bears.
+    NoName,
+    /// Another name, as a forwarder has answered just now.
+    Forwarded,
+    /// Another name, as a forwarder has answered before.
+    Cached,
+    /// Another name, of which this client may not ask, or nobody is asked; or a query of ours that came back.
+    Refused,
+    /// Nobody knows, or too many want to know at once.
+    Failed,
+    /// What is no query, or none that is understood.
+    Malformed,
+    /// More than a network of other hosts may ask.
+    Limited,
+}
+
+impl DnsResult {
+    /// Each of them, in the order of their numbers.
+    pub const ALL: [Self; 9] = [
+        Self::Own,
+        Self::NoData,
+        Self::NoName,
+        Self::Forwarded,
+        Self::Cached,
+        Self::Refused,
+        Self::Failed,
+        Self::Malformed,
+        Self::Limited,
+    ];
+
+    /// The word for this result.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::NoData => "nodata",
+            Self::NoName => "nxdomain",
+            Self::Forwarded => "forwarded",
+            Self::Cached => "cached",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Malformed => "malformed",
+            Self::Limited => "limited",
+        }
+    }
+}
+
+/// Queries to the DNS responder, by [`DnsResult`].
+#[derive(Debug, Default)]
+pub struct DnsMetrics([Count; DnsResult::ALL.len()]);
+
+impl DnsMetrics {
+    /// Counts a query that ended.
+    pub fn query_ended(&self, result: DnsResult) {
+        self.0[result as usize].inc();
+    }
+}
+
 /// Which side of the sidecar a connection is on; the `side` label of `outrigger_connections`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -160,6 +225,7 @@ impl Metrics {
         let process = Process {
             unattributed: Arc::default(),
             intercepted: Arc::default(),
+            dns: Arc::default(),
             downstream_connections: gauge(),
             access_log_lost: counter(),
             last_good_bytes: gauge(),
@@ -233,6 +299,11 @@ impl Metrics {
     /// Intercepted connections, by [`Way`].
     pub fn intercepted(&self) -> Arc<Intercepted> {
         self.0.process.intercepted.clone()
+    }
+
+    /// Queries to the DNS responder, by [`DnsResult`].
+    pub fn dns(&self) -> Arc<DnsMetrics> {
+        self.0.process.dns.clone()
     }
 
     /// Open connections of apps.
