@@ -177,7 +177,8 @@ async fn a_name_that_leads_back_to_us_is_refused() {
     let server = Server::start().await;
     server.a("back.test", &["127.84.3.3"]);
     let origin = Origin::answering(ok("hi")).await;
-    let yaml = format!("vip: {{ports: [1024], state: off}}\n{}", yaml(&server, &origin, "", ""));
+    let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    let yaml = format!("vip: {{ports: [{port}], state: off}}\n{}", yaml(&server, &origin, "", ""));
     let sidecar = Sidecar::start(&yaml).await;
     assert_eq!(sidecar.get("back", "/").await.reason(), "unknown_service");
 }

@@ -58,7 +58,10 @@ impl Calls {
     pub(crate) async fn make(self, start: Instant, statistics: Arc<Mutex<Statistics>>) {
         // By name, each has connections of its own.
         let clients: Vec<_> = match self.via {
-            Some(via) => vec![Arc::new(Client::new(via)); self.services.len()],
+            Some(via) => {
+                let shared = Arc::new(Client::new(via));
+                self.services.iter().map(|_| shared.clone()).collect()
+            }
             None => self.services.iter().map(|_| Arc::new(Client::to(To::Name))).collect(),
         };
         let grpc = self.via.map(|via| Arc::new(grpc::Client::new(via)));
