@@ -4,7 +4,7 @@ use crate::support::{Origin, Sidecar, admin, eventually};
 
 /// An address where nothing listens: it was free a moment ago.
 fn nowhere() -> std::net::SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    crate::support::free()
 }
 
 #[tokio::test]

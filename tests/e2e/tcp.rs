@@ -92,7 +92,7 @@ async fn retries(sidecar: &Sidecar) -> u64 {
 
 /// An address where nothing listens: it was free a moment ago.
 fn nowhere() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    crate::support::free()
 }
 
 /// A listener whose queue is full: the kernel lets further connections wait in silence.

@@ -216,6 +216,8 @@ impl Resolver {
             match Roster::assemble(&self.0.servers, &self.0.system, self.0.timeout) {
                 // Half-written, or gone for a moment: servers that were there are better than a guess, or than none.
                 Ok(fresh) if fresh.is_guess() && !roster.is_empty() => roster.keep_in_spite_of(stamp),
+                // Docker writes the file anew whenever a container joins, to say what it said before.
+                Ok(fresh) if fresh.says_the_same(&roster) => roster.keep_in_spite_of(stamp),
                 Ok(fresh) => {
                     tracing::info!(path = %self.0.system.path.display(), "resolv.conf has changed");
                     *roster = Arc::new(fresh);

@@ -185,6 +185,12 @@ impl Roster {
         Some(system.stamp()).filter(|new| new != old)
     }
 
+    /// Whether another roster asks the same servers for the same names.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        let servers = |roster: &Self| roster.servers.iter().map(|server| server.addr).collect::<Vec<_>>();
+        self.search == other.search && servers(self) == servers(other)
+    }
+
     /// Stays in use although resolv.conf says something else, until it changes again.
     pub(super) fn keep_in_spite_of(&self, stamp: Stamp) {
         *self.made_from.lock().unwrap_or_else(PoisonError::into_inner) = Some(stamp);

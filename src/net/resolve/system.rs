@@ -109,7 +109,7 @@ impl System {
 }
 
 /// How short names become full ones: `search` and `ndots` of resolv.conf(5).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Search {
     domains: Vec<Name>,
     ndots: usize,

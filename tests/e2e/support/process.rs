@@ -270,7 +270,7 @@ pub(crate) async fn admin(socket: &Path, path: &str) -> Reply {
 fn address_of_its_own() -> IpAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, 64 + high % 64, low, NEXT.fetch_add(1, Ordering::Relaxed)).into()
+    Ipv4Addr::new(127, 128 + high % 64, low, NEXT.fetch_add(1, Ordering::Relaxed)).into()
 }
 
 /// A port that is free right now, at an address that nothing else uses.
