@@ -128,6 +128,11 @@ impl Listeners {
         Ok(())
     }
 
+    /// Whether a service that is made now would be reached at its VIP.
+    pub(super) fn serve_any_vip(&self) -> bool {
+        !self.bound.keys().any(|entry| matches!(entry, Entry::Vip(_)))
+    }
+
     /// A second handle to each of these sockets, for the acceptor.
     pub(super) fn handles<'a>(
         &self,

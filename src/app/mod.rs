@@ -176,7 +176,7 @@ impl Sidecar {
             .map_err(Error::Tls)?;
         let table = Table::new(services);
         table.bound_to(addresses.http);
-        names::write_hosts(&config, &table);
+        names::keep_hosts(None, &config, &table);
         let lifecycle = Lifecycle::new(table.clone(), config.ready_limit);
         let responder = sockets.map(|sockets| {
             let settings = dns::Settings::of(&config, names::summon(&config, &table));

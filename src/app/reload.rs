@@ -82,7 +82,7 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
         vips.remember();
     }
     running.table.replace(services);
-    names::write_hosts(&config, &running.table);
+    names::keep_hosts(Some(&running.config), &config, &running.table);
     if let (Some(responder), Some(answers)) = (&running.responder, answers) {
         responder.reconfigure(answers);
     }
@@ -128,7 +128,10 @@ fn vips(running: &Running, config: &Config) -> Result<Option<vip::Addresses>, Er
         Some(vips) => vips.clone(),
         None => vip::Addresses::open(settings)?,
     };
-    let made = if config.wildcard.is_some() { running.table.current().made_names() } else { Vec::new() };
+    let made = match config.wildcard {
+        Some(_) if config.has_vips_of_wildcard() => running.table.current().made_names(),
+        _ => Vec::new(),
+    };
     vips.assign(config, made)?;
     Ok(Some(vips))
 }

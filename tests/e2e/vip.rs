@@ -237,4 +237,7 @@ async fn hosts_lines_come_from_the_sidecar_or_from_the_file() {
     // A reload brings the file up to date.
     process.reload(&yaml.replace("aliases: [shop]", "aliases: [cart]")).await;
     assert!(std::fs::read_to_string(process.file("kept")).unwrap().contains("cart.vip.internal cart\n"));
+    // And one that does not want it any more takes the names out.
+    process.reload(&yaml.replace(", hosts: kept", "")).await;
+    assert_eq!(std::fs::read_to_string(process.file("kept")).unwrap(), "");
 }

@@ -182,3 +182,19 @@ async fn a_name_that_leads_back_to_us_is_refused() {
     let sidecar = Sidecar::start(&yaml).await;
     assert_eq!(sidecar.get("back", "/").await.reason(), "unknown_service");
 }
+
+#[tokio::test]
+async fn where_nobody_would_listen_a_made_service_has_no_vip() {
+    let server = Server::start().await;
+    server.a("orders.test", &["127.0.0.1"]);
+    let origin = Origin::answering(ok("hi")).await;
+    // Somebody has the port at one address, so that each VIP needs a socket of its own.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    let yaml = format!("vip: {{ports: [{port}], state: off}}\n{}", yaml(&server, &origin, "", ""));
+    let sidecar = Sidecar::start(&yaml).await;
+    assert_eq!(sidecar.get("orders", "/").await.status, 200);
+    assert!(sidecar.view("orders").await.entry.vip.is_none());
+    let declared = sidecar.view("declared").await.entry.vip.unwrap().address;
+    assert_eq!(Client::connect((declared, port).into()).await.get("x", "/", "").await.text(), "hi");
+}
