@@ -146,6 +146,31 @@ async fn reloads_give_and_take_vips_at_once() {
     assert!(remembered.contains(&second.to_string()), "for a day: {remembered}");
 }
 
+#[tokio::test]
+async fn an_address_is_not_given_away_however_few_there_are() {
+    let a = Origin::answering(ok("a")).await;
+    let port = port();
+    let yaml = |names: &[&str]| {
+        let services: Vec<_> = names.iter().map(|name| format!("{name}: {{static: ['{}']}}", a.addr())).collect();
+        let services = services.join(", ");
+        format!("vip: {{ports: [{port}], range: 127.85.0.0/29, state: vips.json}}\nservices: {{{services}}}")
+    };
+    let process = Process::start(&yaml(&["a", "b", "c", "d"])).await;
+    let first = process.view("a").await.entry.vip.unwrap().address;
+    // Two addresses are free, and four were somebody's until now.
+    let refused = process.reload(&yaml(&["a", "e", "f", "g"])).await;
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    assert!(refused.text().contains("127.85.0.0/29") && refused.text().contains("vip.range"), "{}", refused.text());
+    assert_eq!(Client::connect((first, port).into()).await.get("x", "/", "").await.text(), "a", "all is as it was");
+    assert!(process.view("b").await.entry.vip.is_some());
+    assert_eq!(process.reload(&yaml(&["a", "e", "f"])).await.status, 200);
+    // Who comes back gets its own again.
+    let before = process.view("e").await.entry.vip.unwrap().address;
+    assert_eq!(process.reload(&yaml(&["a", "b", "c", "d"])).await.status, 200);
+    assert_eq!(process.reload(&yaml(&["a", "e"])).await.status, 200);
+    assert_eq!(process.view("e").await.entry.vip.unwrap().address, before);
+}
+
 /// `outrigger run` with this file, which must not start: its exit code and what it says.
 fn fails_to_start(folder: &std::path::Path, yaml: &str) -> (Option<i32>, String) {
     let admin = folder.join("admin.sock");
