@@ -155,14 +155,15 @@ impl Server {
     ) -> Rules<'a> {
         let dns = &setup.settings.dns;
         let address = client.address().to_canonical();
-        let is_trusted = || is_of_this_host(address) || dns.recursion.iter().any(|net| net.contains(&address));
+        let is_trusted = is_of_this_host(address) || dns.recursion.iter().any(|net| net.contains(&address));
         Rules {
             zone,
             services,
             bare: dns.bare,
             ttl: u32::try_from(dns.ttl.as_secs()).unwrap_or(u32::MAX).min(i32::MAX as u32),
-            wildcard,
-            recursion: setup.resolver.is_some() && is_trusted(),
+            // To make a service is to ask for somebody else's name, too.
+            wildcard: wildcard && is_trusted,
+            recursion: setup.resolver.is_some() && is_trusted,
             ourselves: &self.ourselves,
         }
     }
