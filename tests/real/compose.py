@@ -44,17 +44,26 @@ class Failed(Exception):
 
 def main():
     compose = engine_or_skip()
+    image()
+    clients_image()
+    hold(Stand(compose), CHECKS, "the compose example")
+
+
+def image():
+    """Builds the sidecar's image."""
     binary = static_binary()
     with tempfile.TemporaryDirectory(prefix="outrigger-image-") as context:
         shutil.copy(binary, Path(context, "outrigger"))
         Path(context, "run").mkdir()
         build = ["docker", "build", "-q", "-f", str(ROOT / "deploy/Dockerfile.prebuilt"), "-t", IMAGE, context]
         run(build, env={"DOCKER_BUILDKIT": "0"})
-    clients_image()
-    stand = Stand(compose)
+
+
+def hold(stand, checks, what):
+    """Brings a stand up and holds all of these checks against it, in order."""
     try:
         stand.up()
-        for check in CHECKS:
+        for check in checks:
             began = time.monotonic()
             found = check(stand)
             print(f"ok   {check.__name__.replace('_', ' ')}: {found} ({time.monotonic() - began:.1f} s)", flush=True)
@@ -65,7 +74,7 @@ def main():
         sys.exit(f"FAILED: {failure}")
     finally:
         stand.down()
-    print(f"all {len(CHECKS)} checks of the compose example hold")
+    print(f"all {len(checks)} checks of {what} hold")
 
 
 # ---- checks, in order: each leaves the stand as the next one wants it -------------------------------

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import compose
-from compose import Failed, IMAGE, ROOT, require, run, wait
+from compose import IMAGE, ROOT, require, run, wait
 
 APP = f"{IMAGE.split(':')[0]}-app:latest"
 DOCKERFILE = "FROM scratch\nCOPY busybox /bin/busybox\nCOPY busybox /bin/sh\nCOPY busybox /bin/wget\nCOPY busybox /bin/sleep\n"
@@ -59,28 +59,12 @@ def main():
     words = compose.engine_or_skip()
     if not (busybox := shutil.which("busybox")):
         sys.exit("FAILED: busybox is not installed (Debian: apt-get install busybox-static)")
-    binary = compose.static_binary()
+    compose.image()
     with tempfile.TemporaryDirectory(prefix="outrigger-image-") as context:
-        shutil.copy(binary, Path(context, "outrigger"))
-        Path(context, "run").mkdir()
         shutil.copy(busybox, Path(context, "busybox"))
-        Path(context, "Dockerfile.app").write_text(DOCKERFILE)
-        for file, tag in ((str(ROOT / "deploy/Dockerfile.prebuilt"), IMAGE), (f"{context}/Dockerfile.app", APP)):
-            run(["docker", "build", "-q", "-f", file, "-t", tag, context], env={"DOCKER_BUILDKIT": "0"})
-    stand = Stand(words)
-    try:
-        stand.up()
-        for check in CHECKS:
-            found = check(stand)
-            print(f"ok   {check.__name__.replace('_', ' ')}: {found}", flush=True)
-    except (Failed, subprocess.CalledProcessError, subprocess.TimeoutExpired) as failure:
-        stand.print_logs()
-        if output := getattr(failure, "stderr", None):
-            print(output, file=sys.stderr)
-        sys.exit(f"FAILED: {failure}")
-    finally:
-        stand.down()
-    print(f"all {len(CHECKS)} checks of the example of interception hold")
+        Path(context, "Dockerfile").write_text(DOCKERFILE)
+        run(["docker", "build", "-q", "-t", APP, context], env={"DOCKER_BUILDKIT": "0"})
+    compose.hold(Stand(words), CHECKS, "the example of interception")
 
 
 # ---- checks, in order -------------------------------------------------------------------------------

@@ -6,16 +6,13 @@ does not know: neither may go round in circles, whatever the order in which thin
 """
 
 import json
-import shutil
 import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 
 import clients
 import compose
-from compose import CLIENTS, Caller, Failed, IMAGE, PROJECT, ROOT, good, instances, require, run, wait
+from compose import CLIENTS, Caller, IMAGE, PROJECT, ROOT, good, instances, require, run, wait
 
 # A quarter of a second would do; the machine may be busy.
 AT_ONCE = 3.0
@@ -48,28 +45,9 @@ class Stand(compose.Stand):
 
 def main():
     words = compose.engine_or_skip()
-    binary = compose.static_binary()
-    with tempfile.TemporaryDirectory(prefix="outrigger-image-") as context:
-        shutil.copy(binary, Path(context, "outrigger"))
-        Path(context, "run").mkdir()
-        build = ["docker", "build", "-q", "-f", str(ROOT / "deploy/Dockerfile.prebuilt"), "-t", IMAGE, context]
-        run(build, env={"DOCKER_BUILDKIT": "0"})
+    compose.image()
     compose.clients_image()
-    stand = Stand(words)
-    try:
-        stand.up()
-        for check in CHECKS:
-            began = time.monotonic()
-            found = check(stand)
-            print(f"ok   {check.__name__.replace('_', ' ')}: {found} ({time.monotonic() - began:.1f} s)", flush=True)
-    except (Failed, subprocess.CalledProcessError, subprocess.TimeoutExpired) as failure:
-        stand.print_logs()
-        if output := getattr(failure, "stderr", None):
-            print(output, file=sys.stderr)
-        sys.exit(f"FAILED: {failure}")
-    finally:
-        stand.down()
-    print(f"all {len(CHECKS)} checks of the example without a list hold")
+    compose.hold(Stand(words), CHECKS, "the example without a list")
 
 
 # ---- checks, in order: each leaves the stand as the next one wants it -------------------------------
