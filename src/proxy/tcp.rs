@@ -43,7 +43,7 @@ use crate::{
 pub(super) fn service(worker: &Worker, entry: &Entry) -> Option<Arc<Service>> {
     let Entry::Service(name) = entry else { return None };
     let services = worker.table.current();
-    services.find(name.as_str()).filter(|service| is_tcp(service)).cloned()
+    services.find(name.as_str()).filter(|service| is_tcp(service)).inspect(|service| service.ask_for()).cloned()
 }
 
 /// Whether a service speaks no HTTP.
