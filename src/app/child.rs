@@ -17,6 +17,7 @@ mod signals;
 
 use std::{
     ffi::{OsStr, OsString},
+    io,
     process::Command,
     time::Duration,
 };
@@ -138,7 +139,19 @@ fn spawn(command: &[OsString]) -> Result<Pid, Error> {
     let (program, arguments) = command.split_first().expect("there is a command");
     // Whoever is our child is waited for by the reaper, and by nobody else.
     let spawned = Command::new::<&OsStr>(program).args(arguments).spawn();
-    spawned.map(|child| Pid::from_child(&child)).map_err(|source| Error::App { command: program.clone(), source })
+    spawned.map(|child| Pid::from_child(&child)).map_err(|source| {
+        // Of a folder in PATH that may not be looked into, the system says no more than that (execvp(3)).
+        let is_denied = source.kind() == io::ErrorKind::PermissionDenied;
+        let source = if is_denied && is_nowhere(program) { io::ErrorKind::NotFound.into() } else { source };
+        Error::App { command: program.clone(), source }
+    })
+}
+
+/// Whether a bare command is in no folder of PATH, as far as can be seen.
+fn is_nowhere(program: &OsStr) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    !program.as_encoded_bytes().contains(&b'/')
+        && !std::env::split_paths(&folders).any(|folder| folder.join(program).exists())
 }
 
 fn send(app: Pid, signal: Signal) {
