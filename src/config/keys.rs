@@ -43,7 +43,7 @@ pub(super) const FILE: &[Key] = &[
     Key::new("ready", Shape::one(&[OFF, TIME_OR_ZERO]).or_map(&[READY]), "", "When the sidecar says that it is ready; a time alone is `limit`."),
     Key::new("drain", Shape::one(&[TIME_OR_ZERO]).or_map(&[DRAIN]), "", "How a stop proceeds; a time alone is `for`."),
     Key::new("defaults", Shape::map(&[POLICIES]), "", "Policy keys for every service; a service's own keys win, key by key."),
-    Key::new("services", Shape { scalars: &[], list: None, map: Map::Names(&[ENTRY, SOURCES, POLICIES]) }, "", "The services, by the name that apps call."),
+    Key::new("services", Shape { scalars: &[], list: None, map: Map::Names(&[ENTRY, SOURCES, POLICIES]) }, "", "The services, by the name that apps call; `*` makes one of each other name that resolves."),
     Key::new("inbound", Shape::one(&[OFF]).or_map(&[INBOUND]), "", "The receiving side: what stands before our own app. `defaults` do not reach it."),
 ];
 
