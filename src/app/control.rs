@@ -242,7 +242,8 @@ impl Desk {
         let began = Instant::now();
         self.running.lifecycle.start_draining();
         let config = self.running.config.clone();
-        tracing::info!(until = ?config.drain.until, limit = ?config.drain.limit, "draining: not ready, calls go on");
+        let (until, limit) = (drain::word(config.drain.until), config.drain.limit);
+        tracing::info!(until, ?limit, "draining: not ready, calls go on");
         let mut drained = pin!(drain::drained(&config, workers));
         loop {
             match self.attend(drained.as_mut()).await {

@@ -59,6 +59,15 @@ pub(super) async fn drained(config: &Config, workers: &Workers) {
     }
 }
 
+/// What ends the phase, as the configuration writes it.
+pub(super) fn word(until: Until) -> &'static str {
+    match until {
+        Until::Calls => "calls",
+        Until::Time => "time",
+        Until::App => "app",
+    }
+}
+
 /// Where the app behind the receiving side is.
 fn app(config: &Config) -> Option<SocketAddr> {
     match &config.inbound.as_ref()?.service.source {

@@ -27,5 +27,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         1 => "1 service".to_owned(),
         n => format!("{n} services"),
     };
-    print(&format!("{}: ok ({services})\n", path.display()))
+    let others = if loaded.config.wildcard.is_some() { ", and `*`" } else { "" };
+    print(&format!("{}: ok ({services}{others})\n", path.display()))
 }

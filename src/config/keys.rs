@@ -43,7 +43,7 @@ pub(super) const FILE: &[Key] = &[
     Key::new("ready", Shape::one(&[OFF, TIME_OR_ZERO]).or_map(&[READY]), "", "When the sidecar says that it is ready; a time alone is `limit`."),
     Key::new("drain", Shape::one(&[TIME_OR_ZERO]).or_map(&[DRAIN]), "", "How a stop proceeds; a time alone is `for`."),
     Key::new("defaults", Shape::map(&[POLICIES]), "", "Policy keys for every service; a service's own keys win, key by key."),
-    Key::new("services", Shape { scalars: &[], list: None, map: Map::Names(&[ENTRY, SOURCES, POLICIES]) }, "", "The services, by the name that apps call."),
+    Key::new("services", Shape { scalars: &[], list: None, map: Map::Names(&[ENTRY, SOURCES, POLICIES]) }, "", "The services, by the name that apps call; `*` makes one of each other name that resolves."),
     Key::new("inbound", Shape::one(&[OFF]).or_map(&[INBOUND]), "", "The receiving side: what stands before our own app. `defaults` do not reach it."),
 ];
 
@@ -79,7 +79,7 @@ const FORWARDERS: &[Scalar] = &[Scalar::Word(&["system", "off"]), Scalar::Namese
 const INTERCEPT: &[Key] = &[
     Key::new("intercept.listen", LISTEN_AT, "127.0.0.1:8472", "Where redirected connections arrive. A port alone is one of 127.0.0.1."),
     Key::new("intercept.ports", Shape::some(&PORT), "80", "The ports whose connections are redirected."),
-    Key::new("intercept.user", Shape::one(&[Scalar::Text]), "", "The sidecar's own user, a name or a number, whose connections are left alone. Without it, the user of who applies the rules."),
+    Key::new("intercept.user", Shape::one(&[Scalar::Text]), "", "The sidecar's own user, a name or a number, whose connections are left alone. Without it, whoever applies the rules, unless that is root."),
     Key::new("intercept.mark", Shape::one(&[Scalar::Count(1, u32::MAX as u64)]), "", "A mark that the sidecar sets on its own connections, to leave them alone by; it needs CAP_NET_ADMIN then."),
 ];
 

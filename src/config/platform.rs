@@ -74,7 +74,7 @@ pub struct Intercept {
     pub listen: SocketAddr,
     /// The ports whose connections are redirected. Default 80.
     pub ports: Vec<u16>,
-    /// The sidecar's own user, whose connections are left alone: a name or a number. `None` is the user of who applies
+    /// The sidecar's own user, whose connections are left alone: a name or a number. `None` is that of whoever applies
     /// the rules.
     pub user: Option<Arc<str>>,
     /// A mark that the sidecar sets on its own connections, to leave them alone by; needs `CAP_NET_ADMIN`.
