@@ -32,6 +32,7 @@ pub(crate) struct Stand {
 
 pub(crate) fn view(name: &str) -> ServiceView {
     ServiceView {
+        made: false,
         name: name.into(),
         entry: EntryView { hosts: vec![name.into()], shared: ([127, 0, 0, 1], 8470).into(), listen: None, vip: None },
         source: SourceView {

@@ -70,6 +70,9 @@ fn render(view: &ServiceView) -> String {
     let mut line = |name: &str, value: &str| {
         writeln!(text, "  {name:<9} {}", printable(value)).expect("writing to memory cannot fail");
     };
+    if view.made {
+        line("made", "a service of `*`, forgotten when nobody calls it");
+    }
     for (n, way) in entry(&view.entry).iter().enumerate() {
         line(if n == 0 { "entry" } else { "" }, way);
     }

@@ -38,6 +38,9 @@ struct Services {
 
 #[derive(Deserialize)]
 struct Named {
+    /// A service of `*` may be gone before the lines are.
+    #[serde(default)]
+    made: bool,
     entry: Entry,
 }
 
@@ -79,7 +82,7 @@ fn write(path: &std::path::Path, lines: &str) -> Result<(), Failure> {
 fn running(place: &find::Place) -> Option<Vec<(Ipv4Addr, Vec<String>)>> {
     let answer = place.for_questions().ok()?.get("/api/services").ok()?.accepted().ok()?;
     let Services { services } = answer.json().ok()?;
-    let vips: Vec<_> = services.into_iter().filter_map(|named| named.entry.vip).collect();
+    let vips: Vec<_> = services.into_iter().filter(|named| !named.made).filter_map(|named| named.entry.vip).collect();
     // A sidecar without VIPs, or of another configuration: that is for the file to say.
     (!vips.is_empty()).then(|| vips.into_iter().map(|vip| (vip.address, vip.names)).collect())
 }

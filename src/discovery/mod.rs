@@ -161,6 +161,7 @@ impl Discovery {
         let (metrics, label) = (self.metrics.clone(), label.to_owned());
         supervise::start(supervise::Watch {
             service: service.clone(),
+            undeclared: guard.undeclared,
             source,
             keeper: Keeper::new(self.hold),
             rhythm: self.rhythm,

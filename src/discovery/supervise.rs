@@ -29,6 +29,8 @@ const FAR: Duration = Duration::from_secs(86_400 * 365);
 /// Everything that a watch needs.
 pub(super) struct Watch {
     pub(super) service: ServiceName,
+    /// Whether nobody has declared the service: then it is no news that there is nothing behind its name.
+    pub(super) undeclared: bool,
     pub(super) source: Box<dyn Source>,
     pub(super) keeper: Keeper,
     pub(super) rhythm: Rhythm,
@@ -145,6 +147,10 @@ impl Watch {
                 _ => tracing::info!(service, endpoints, revision, "the endpoints have changed"),
             }
         }
+        if self.undeclared && set.revision() == 0 {
+            tracing::debug!(service, problem = ?status.problem, "a name that somebody has asked for");
+            return;
+        }
         match (&before.status.problem, &status.problem) {
             (old, Some(problem)) if old.as_ref() != Some(problem) => {
                 tracing::warn!(service, %problem, kept = set.endpoints().len(), "the source has a problem");
@@ -199,6 +205,7 @@ mod tests {
 
     fn watch_source(source: Box<dyn Source>) -> Subscription {
         start(Watch {
+            undeclared: false,
             service: ServiceName::parse("orders").unwrap(),
             source,
             keeper: Keeper::new(Duration::from_secs(30)),

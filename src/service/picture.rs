@@ -37,6 +37,7 @@ impl Service {
         let hosts = names.flat_map(|name| [name.to_string(), format!("{name}.{domain}")]).collect();
         ServiceView {
             name: config.name.to_string(),
+            made: false,
             entry: EntryView { hosts, shared, listen: config.listen, vip: self.vip_view(vips, domain) },
             source: self.source_view(now),
             endpoints: self.endpoint_views(now),

@@ -234,6 +234,12 @@ impl Services {
         self.list.iter()
     }
 
+    fn picture(&self, service: &Arc<Service>, shared: SocketAddr) -> ServiceView {
+        let made = self.made.list.iter().any(|made| Arc::ptr_eq(made, service));
+        let view = service.picture(shared, self.vips(), self.domain(), self.is_inbound(service), now());
+        ServiceView { made, ..view }
+    }
+
     /// What holds for all traffic.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
@@ -319,18 +325,14 @@ impl Table {
         let services = self.current().clone();
         let shared = self.shared_port(&services);
         let all: Vec<_> = services.iter().cloned().collect();
-        all.into_iter().map(move |service| {
-            service.picture(shared, services.vips(), services.domain(), services.is_inbound(&service), now())
-        })
+        all.into_iter().map(move |service| services.picture(&service, shared))
     }
 
     /// The picture of the service of this name or alias.
     pub fn view(&self, name: &str) -> Option<ServiceView> {
         let services = self.current();
         let shared = self.shared_port(&services);
-        services.named(name).map(|service| {
-            service.picture(shared, services.vips(), services.domain(), services.is_inbound(service), now())
-        })
+        services.named(name).map(|service| services.picture(service, shared))
     }
 
     /// Sets the gauges that mirror state; whoever renders the metrics calls it first.

@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 pub struct ServiceView {
     /// Its name.
     pub name: String,
+    /// Whether it is a service of `*`, that is forgotten when nobody calls it.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub made: bool,
     /// How an app reaches it.
     pub entry: EntryView,
     /// Where its endpoints come from, and how that goes.

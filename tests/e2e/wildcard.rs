@@ -42,6 +42,7 @@ async fn a_name_that_resolves_is_a_service() {
     assert_eq!(names(&sidecar).await, ["declared", "orders", "a.b"]);
     let view = sidecar.view("orders").await;
     assert_eq!(view.policy["timeout.request"].value, "3s");
+    assert!(view.made && !sidecar.view("declared").await.made);
     assert_eq!(view.source.detail, format!("orders.test:{}", origin.addr().port()));
     sidecar.settles("orders", &[("ok", 3)]).await;
     // Where a service of its own is declared, that is the one.

@@ -16,6 +16,7 @@ fn full() -> ServiceView {
     };
     let value = |value: &str, from: &str| PolicyValueView { value: value.into(), from: from.into() };
     ServiceView {
+        made: false,
         name: "orders".into(),
         entry: EntryView {
             hosts: vec!["orders".into(), "orders.vip.internal".into()],
@@ -152,4 +153,11 @@ fn the_shared_port_is_named_only_where_it_leads_to_the_service() {
     assert_eq!(entry(&tcp), ["tcp://127.0.0.1:6379"]);
     let inbound = EntryView { hosts: vec![], shared, listen: None, vip: None };
     assert_eq!(entry(&inbound), ["callers of our own app come in at `inbound.listen`"]);
+}
+
+#[test]
+fn a_service_of_the_wildcard_says_so() {
+    let text = render(&ServiceView { made: true, ..full() });
+    assert!(text.contains("a service of `*`, forgotten when nobody calls it"), "{text}");
+    assert!(!render(&full()).contains("`*`"));
 }
