@@ -146,9 +146,11 @@ impl Services {
     ) -> Option<Service> {
         let Mould { wildcard, tls, workers } = self.mould.as_ref()?;
         let config = Arc::new(wildcard.service(name)?);
-        let own = |service: &&Arc<Service>| service.metrics().label() == service.name().as_str();
-        let has_own = old.is_some_and(|old| old.metrics().label() == name.as_str())
-            || self.made.list.iter().filter(own).count() < wildcard.series;
+        let has_own = match old {
+            // For life: what its parts count elsewhere would be lost, and a reload would give series to all.
+            Some(old) => old.has_own_series(),
+            None => self.made.list.iter().filter(|service| service.has_own_series()).count() < wildcard.series,
+        };
         let label = if has_own { name.as_str() } else { Wildcard::NAME };
         let fallbacks = super::Fallbacks::new(&config.policy.fallback)
             .inspect_err(|error| tracing::error!(service = %name, %error, "a fallback of `*` cannot be used"))

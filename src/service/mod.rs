@@ -313,6 +313,11 @@ impl Service {
         self.vip
     }
 
+    /// Whether its metrics bear its own name.
+    pub fn has_own_series(&self) -> bool {
+        self.metrics.label() == self.config.name.as_str()
+    }
+
     /// Whether its VIP listens on a port.
     pub fn listens_on(&self, vips: &config::Vip, port: u16) -> bool {
         vips.ports.contains(&port) || self.config.vip.ports.contains(&port)
