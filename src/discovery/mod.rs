@@ -165,6 +165,7 @@ impl Discovery {
             keeper: Keeper::new(self.hold),
             rhythm: self.rhythm,
             random: Random::seeded(RandomState::new().build_hasher().finish()),
+            undeclared: guard.undeclared,
             count: Box::new(move |result| metrics.discovery_look(&label, kind, result)),
         })
     }

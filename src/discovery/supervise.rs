@@ -33,6 +33,8 @@ pub(super) struct Watch {
     pub(super) keeper: Keeper,
     pub(super) rhythm: Rhythm,
     pub(super) random: Random,
+    /// Whether the service is one that somebody merely asks for: names at random must not fill the log.
+    pub(super) undeclared: bool,
     pub(super) count: Box<dyn Fn(LookResult) + Send>,
 }
 
@@ -146,6 +148,9 @@ impl Watch {
             }
         }
         match (&before.status.problem, &status.problem) {
+            (old, Some(problem)) if old.as_ref() != Some(problem) && self.undeclared && set.revision() == 0 => {
+                tracing::debug!(service, %problem, "a name that was asked for has no endpoints");
+            }
             (old, Some(problem)) if old.as_ref() != Some(problem) => {
                 tracing::warn!(service, %problem, kept = set.endpoints().len(), "the source has a problem");
             }
@@ -203,6 +208,7 @@ mod tests {
             source,
             keeper: Keeper::new(Duration::from_secs(30)),
             rhythm: Rhythm { ttl_min: Duration::from_secs(1), ttl_max: TTL },
+            undeclared: false,
             random: Random::seeded(7),
             count: Box::new(|_| {}),
         })
