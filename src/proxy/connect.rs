@@ -128,7 +128,7 @@ async fn find(worker: &Worker, peer: &Peer, head: &Parts) -> Result<Arc<Service>
         }
     };
     let Some(name) = failure.wanted.clone() else { return Err(failure) };
-    worker.table.summon(Wanted::Named(name)).await.ok_or_else(|| not_made(worker, failure))
+    worker.summon(Wanted::Named(name)).await.ok_or_else(|| not_made(worker, failure))
 }
 
 /// From the answer on, the connection's bytes are no HTTP of ours.

@@ -99,7 +99,7 @@ pub(super) async fn route_made(
     failure: Failure,
 ) -> Result<Routed, Failure> {
     let Some(name) = failure.wanted.clone() else { return Err(failure) };
-    match worker.table.summon(Wanted::Named(name)).await {
+    match worker.summon(Wanted::Named(name)).await {
         Some(_) => route(peer, parts, &worker.table.current()),
         None => Err(not_made(worker, failure)),
     }
@@ -108,7 +108,7 @@ pub(super) async fn route_made(
 /// What there is to say when no service was made: nothing new, but in a stop, when nobody looks any more whether there
 /// is one.
 pub(super) fn not_made(worker: &Worker, failure: Failure) -> Failure {
-    match worker.is_stopping() {
+    match worker.table.makes_no_more() {
         true => Failure::new(Reason::ShuttingDown, "the sidecar stops, and makes no more services"),
         false => failure,
     }

@@ -76,10 +76,16 @@ impl Services {
         self.mould.as_ref()?;
         let host = host.strip_suffix('.').unwrap_or(host);
         let name = ServiceName::parse(host).ok()?;
-        let name = match name.as_str().strip_suffix(&*self.domain).and_then(|rest| rest.strip_suffix('.')) {
-            Some(rest) => ServiceName::parse(rest).ok()?,
+        let without_domain =
+            |name: &str| name.strip_suffix(&*self.domain).and_then(|rest| rest.strip_suffix('.')).map(str::to_owned);
+        let name = match without_domain(name.as_str()) {
+            Some(rest) => ServiceName::parse(&rest).ok()?,
             None => name,
         };
+        // A service `orders.vip.internal` would get the calls for `orders`.
+        if without_domain(name.as_str()).is_some() {
+            return None;
+        }
         let last = name.as_str().rsplit('.').next().unwrap_or_default();
         let is_address = last.bytes().all(|b| b.is_ascii_digit());
         let is_ours = last == "localhost" || name.as_str() == &*self.domain || name.as_str() == config::Inbound::NAME;
@@ -167,5 +173,10 @@ impl Table {
         let (reply, replied) = oneshot::channel();
         self.summoner()?.try_send(Summons { wanted, reply }).ok()?;
         replied.await.ok()?
+    }
+
+    /// Whether a stop is so far that nobody makes services any more.
+    pub fn makes_no_more(&self) -> bool {
+        self.summoner().is_some_and(tokio::sync::mpsc::Sender::is_closed)
     }
 }

@@ -1,6 +1,9 @@
 //! The service `*`: names that nobody has declared.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    time::Duration,
+};
 
 use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
 
@@ -65,10 +68,23 @@ async fn a_name_that_does_not_resolve_is_none() {
     server.say("mute.test", RecordType::A, Say::Silence);
     server.a("meta.test", &["169.254.169.254"]);
     server.a("cloud.test", &["168.63.129.16"]);
+    server.a("orders.vip.internal.test", &["127.0.0.1"]);
     let origin = Origin::answering(ok("hi")).await;
     let sidecar = Sidecar::start(&yaml(&server, &origin, "", "")).await;
     let mut client = sidecar.client().await;
-    for host in ["nobody", "ill", "mute", "meta", "cloud", "10.0.0.1", "169.254.169.254", "[::1]", "vip.internal"] {
+    for host in [
+        "nobody",
+        "ill",
+        "mute",
+        "meta",
+        "cloud",
+        "10.0.0.1",
+        "169.254.169.254",
+        "[::1]",
+        "vip.internal",
+        // It would answer to the full name of `orders`.
+        "orders.vip.internal.vip.internal",
+    ] {
         let reply = client.get(host, "/", "").await;
         assert_eq!((reply.status, reply.reason().as_str()), (404, "unknown_service"), "{host}");
     }
@@ -288,15 +304,40 @@ async fn names_without_endpoints_drive_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_stop_waits_for_no_look() {
+async fn a_call_that_waits_for_its_service_is_in_flight() {
+    let server = Server::start().await;
+    server.say("orders.test", RecordType::A, Say::Silence);
+    let origin = Origin::answering(ok("hi")).await;
+    let mut process = Process::start(&format!("drain: {{for: 1h}}\n{}", block(&server, &origin, ""))).await;
+    let mut client = process.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: orders\r\n\r\n").await;
+    eventually("the name to be asked for", async || !server.log().is_empty()).await;
+    process.signal("TERM");
+    process.is_draining().await;
+    process.stays(Duration::from_millis(600)).await;
+    // The resolver asks again when it has waited for long enough.
+    server.a("orders.test", &["127.0.0.1"]);
+    assert_eq!(client.reply().await.text(), "hi");
+    assert_eq!(process.exit().await, Some(0));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_service_in_the_end_of_a_stop() {
     let server = Server::start().await;
     server.say("new.test", RecordType::A, Say::Silence);
     let origin = Origin::answering(ok("hi")).await;
-    let mut process = Process::start(&format!("drain: {{for: 1h}}\n{}", block(&server, &origin, ""))).await;
-    let mut idle = process.client().await;
+    let yaml = format!(
+        "drain: {{for: 2s, until: time}}\nresolver: {{servers: ['{}'], timeout: 60s}}\n\
+         services: {{held: {{static: ['{}']}}, '*': {{dns: '{{name}}.test:80'}}}}",
+        server.addr,
+        origin.addr()
+    );
+    let mut process = Process::start(&yaml).await;
+    let mut client = process.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: new\r\n\r\n").await;
+    eventually("the name to be asked for", async || !server.log().is_empty()).await;
     process.signal("TERM");
-    process.has_logged("\"stopping\"").await;
-    // It may still be served, as a quarter of a second is left; but it must not be waited for.
-    idle.send("GET / HTTP/1.1\r\nHost: new\r\n\r\n").await;
+    let reply = client.reply().await;
+    assert_eq!((reply.status, reply.reason().as_str()), (503, "shutting_down"), "it may well exist");
     assert_eq!(process.exit().await, Some(0));
 }
