@@ -106,14 +106,14 @@ impl Maker {
             Event::Asked(summons) => self.asked(summons, running),
             Event::Looked(Found { name, reloads, .. }) if reloads != running.reloads => self.look(name, running),
             Event::Looked(Found { name, subscription, .. }) => {
-                let made = match subscription {
-                    Some(subscription) => self.take_in(&name, subscription, running).await,
-                    None => {
-                        self.refuse(name.clone());
-                        None
-                    }
+                let Some(subscription) = subscription else {
+                    self.answer(&name, None);
+                    return self.refuse(name);
                 };
-                self.answer(&name, made.as_ref());
+                match self.take_in(&name, subscription, running).await {
+                    Some(made) => self.answer(&name, Some(&made)),
+                    None => drop(self.pending.remove(&name)),
+                }
             }
             Event::Sweep => self.sweep(running).await,
         }
@@ -126,7 +126,7 @@ impl Maker {
             Wanted::AtVip(vip) => remembered(vip, running),
         };
         let name = name.and_then(|name| services.summonable(name.as_str()));
-        let Some(name) = name else { return };
+        let Some(name) = name else { return drop(reply.send(None)) };
         if let Some(service) = services.find(name.as_str()) {
             // Whoever asks for it has yet to call it.
             service.ask_for();
@@ -138,7 +138,10 @@ impl Maker {
             }
             return;
         }
-        if self.refused.get(&name).is_some_and(|until| now() < *until) || self.looks.len() >= LOOKS {
+        if self.refused.get(&name).is_some_and(|until| now() < *until) {
+            return drop(reply.send(None));
+        }
+        if self.looks.len() >= LOOKS {
             return;
         }
         self.pending.insert(name.clone(), vec![reply]);

@@ -176,7 +176,7 @@ impl Worker {
         }
         self.call_begins();
         let _waits = Waits(self);
-        self.table.summon(wanted).await
+        self.table.summon(wanted).await.unwrap_or_default()
     }
 
     /// Waits until no connection of an app is open, tunnels included.

@@ -38,9 +38,13 @@ pub(super) struct Mould {
 pub struct Summons {
     /// Which one.
     pub wanted: Wanted,
-    /// Takes the service, when there is one.
+    /// Takes the service, or `None` where there is no such service. Dropped, it says neither.
     pub reply: oneshot::Sender<Option<Arc<Service>>>,
 }
+
+/// Whether there is such a service was not found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undecided;
 
 /// Which service somebody needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,12 +171,16 @@ impl Services {
 }
 
 impl Table {
-    /// Has a service made that is not there, and waits for it. `None` when there are no endpoints behind the name, when
-    /// there are as many services as there may be, or when too much is asked for at once.
-    pub async fn summon(&self, wanted: Wanted) -> Option<Arc<Service>> {
+    /// Has a service made that is not there, and waits for it. `None` when there are no endpoints behind the name.
+    ///
+    /// # Errors
+    /// [`Undecided`] when that was not found out: too much is asked for at once, there are as many services as there
+    /// may be, or the sidecar stops.
+    pub async fn summon(&self, wanted: Wanted) -> Result<Option<Arc<Service>>, Undecided> {
         let (reply, replied) = oneshot::channel();
-        self.summoner()?.try_send(Summons { wanted, reply }).ok()?;
-        replied.await.ok()?
+        let Some(summoner) = self.summoner() else { return Ok(None) };
+        summoner.try_send(Summons { wanted, reply }).map_err(|_| Undecided)?;
+        replied.await.map_err(|_| Undecided)
     }
 
     /// Whether a stop is so far that nobody makes services any more.

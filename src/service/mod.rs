@@ -49,7 +49,7 @@ pub use fallback::{Fallbacks, Place, Ready};
 pub use inbound::Inbound;
 pub use last_good::{Kept, Key, KeyBuilder, LastGood};
 pub use lifecycle::{Lifecycle, Readiness};
-pub use made::{Summons, Wanted};
+pub use made::{Summons, Undecided, Wanted};
 pub use retry::Retries;
 pub use sample::Sample;
 pub use table::{ForceError, Services, Table, Traffic};
