@@ -99,6 +99,8 @@ pub(super) struct Running {
     pub(super) responder: Option<Responder>,
     pub(super) system: System,
     pub(super) wiring: Wiring,
+    /// How many there have been: what was begun under one configuration is not finished under another.
+    pub(super) reloads: u64,
 }
 
 /// Starts the thread. What can fail is tried before this returns.
@@ -170,6 +172,7 @@ async fn run(parts: Parts, discovery: Discovery, signals: Option<Signals>) {
         responder,
         system,
         wiring,
+        reloads: 0,
     };
     let hears_the_socket = parts.master != Master::Supervisor;
     let [file, second] = [file::EVERY, SECOND].map(|every| {
@@ -183,9 +186,9 @@ async fn run(parts: Parts, discovery: Discovery, signals: Option<Signals>) {
         Event::Signal | Event::Asked | Event::Over => desk.drain(&workers).await,
         Event::Ordered(limit) => desk.left(limit),
     };
-    let Desk { running, asked, mut orders, mut signals, .. } = desk;
-    // Whoever asks for a reload from now on learns that it is too late.
-    drop(asked);
+    let Desk { running, maker, asked, mut orders, mut signals, .. } = desk;
+    // Whoever asks for a reload or a service from now on learns that it is too late.
+    drop((maker, asked));
 
     tracing::info!("stopping");
     lives.start_stopping();

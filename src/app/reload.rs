@@ -118,6 +118,7 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
         yield_now().await;
     }
     running.config = config;
+    running.reloads += 1;
     Ok(summary(&changes))
 }
 

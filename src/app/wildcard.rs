@@ -54,6 +54,8 @@ type Reply = oneshot::Sender<Option<Arc<Service>>>;
 /// What a look at a name came to.
 pub(super) struct Found {
     name: ServiceName,
+    /// The configuration by which it was made.
+    reloads: u64,
     subscription: Option<Subscription>,
 }
 
@@ -101,30 +103,33 @@ impl Maker {
     /// Does it.
     pub(super) async fn handle(&mut self, event: Event, running: &mut Running) {
         match event {
-            Event::Asked(summons) => self.asked(summons, running).await,
-            Event::Looked(Found { name, subscription }) => {
-                let made = subscription.and_then(|subscription| make(&name, subscription, running));
-                if made.is_none() {
-                    self.refuse(name.clone());
-                }
-                for reply in self.pending.remove(&name).unwrap_or_default() {
-                    // Who has gone away needs no answer.
-                    let _ = reply.send(made.clone());
+            Event::Asked(summons) => self.asked(summons, running),
+            Event::Looked(Found { name, reloads, .. }) if reloads != running.reloads => self.look(name, running),
+            Event::Looked(Found { name, subscription, .. }) => {
+                let Some(subscription) = subscription else {
+                    self.answer(&name, None);
+                    return self.refuse(name);
+                };
+                match self.take_in(&name, subscription, running).await {
+                    Some(made) => self.answer(&name, Some(&made)),
+                    None => drop(self.pending.remove(&name)),
                 }
             }
             Event::Sweep => self.sweep(running).await,
         }
     }
 
-    async fn asked(&mut self, Summons { wanted, reply }: Summons, running: &mut Running) {
+    fn asked(&mut self, Summons { wanted, reply }: Summons, running: &Running) {
         let services = running.table.current().clone();
         let name = match wanted {
             Wanted::Named(name) => Some(name),
             Wanted::AtVip(vip) => remembered(vip, running),
         };
         let name = name.and_then(|name| services.summonable(name.as_str()));
-        let (Some(name), Some(wildcard)) = (name, services.wildcard()) else { return drop(reply.send(None)) };
+        let Some(name) = name else { return drop(reply.send(None)) };
         if let Some(service) = services.find(name.as_str()) {
+            // Whoever asks for it has yet to call it.
+            service.ask_for();
             return drop(reply.send(Some(service.clone())));
         }
         if let Some(waiting) = self.pending.get_mut(&name) {
@@ -133,25 +138,56 @@ impl Maker {
             }
             return;
         }
-        if self.refused.get(&name).is_some_and(|until| now() < *until) || self.looks.len() >= LOOKS {
+        if self.refused.get(&name).is_some_and(|until| now() < *until) {
+            return drop(reply.send(None));
+        }
+        if self.looks.len() >= LOOKS {
             return;
         }
-        let Some(config) = wildcard.service(&name) else { return };
-        if services.made().len() + self.looks.len() >= wildcard.services && !self.make_room(running).await {
-            if !std::mem::replace(&mut self.complained, true) {
-                let limit = wildcard.services;
-                tracing::warn!(service = %name, limit, "`*` has as many services as it may (limits.wildcard.services)");
-            }
-            return;
-        }
+        self.pending.insert(name.clone(), vec![reply]);
+        self.look(name, running);
+    }
+
+    /// Begins to look a name up, or to do so again where a reload has changed what is to be looked at.
+    fn look(&mut self, name: ServiceName, running: &Running) {
+        let services = running.table.current().clone();
+        let there = services.find(name.as_str());
+        let config = services.wildcard().filter(|_| there.is_none()).and_then(|wildcard| wildcard.service(&name));
+        let Some(config) = config else { return self.answer(&name, there) };
         let subscription = running.wiring.look(&config, running.config.vip.as_ref());
         let limit = running.config.resolver.timeout + MARGIN;
-        let looked_at = name.clone();
+        let reloads = running.reloads;
         self.looks.spawn(async move {
             let subscription = timeout(limit, settle(subscription)).await.unwrap_or_default();
-            Found { name: looked_at, subscription }
+            Found { name, reloads, subscription }
         });
-        self.pending.insert(name, vec![reply]);
+    }
+
+    /// Makes a service of a name that has endpoints, if there is room. Only now: names without any must not drive out
+    /// services that are there.
+    async fn take_in(
+        &mut self,
+        name: &ServiceName,
+        subscription: Subscription,
+        running: &mut Running,
+    ) -> Option<Arc<Service>> {
+        let services = running.table.current().clone();
+        let limit = services.wildcard()?.services;
+        if services.made().len() >= limit && services.find(name.as_str()).is_none() && !self.make_room(running).await {
+            if !std::mem::replace(&mut self.complained, true) {
+                tracing::warn!(service = %name, limit, "`*` has as many services as it may (limits.wildcard.services)");
+            }
+            return None;
+        }
+        make(name, subscription, running)
+    }
+
+    /// Answers all who wait for a name.
+    fn answer(&mut self, name: &ServiceName, service: Option<&Arc<Service>>) {
+        for reply in self.pending.remove(name).unwrap_or_default() {
+            // Who has gone away needs no answer.
+            let _ = reply.send(service.cloned());
+        }
     }
 
     fn refuse(&mut self, name: ServiceName) {
@@ -250,8 +286,6 @@ async fn settle(mut subscription: Subscription) -> Option<Subscription> {
 /// Puts a service into the table whose endpoints have been found.
 fn make(name: &ServiceName, subscription: Subscription, running: &mut Running) -> Option<Arc<Service>> {
     let services = running.table.current().clone();
-    // The configuration may be another one than when the look began.
-    services.wildcard()?;
     if let Some(service) = services.find(name.as_str()) {
         return Some(service.clone());
     }

@@ -161,11 +161,11 @@ impl Discovery {
         let (metrics, label) = (self.metrics.clone(), label.to_owned());
         supervise::start(supervise::Watch {
             service: service.clone(),
-            undeclared: guard.undeclared,
             source,
             keeper: Keeper::new(self.hold),
             rhythm: self.rhythm,
             random: Random::seeded(RandomState::new().build_hasher().finish()),
+            undeclared: guard.undeclared,
             count: Box::new(move |result| metrics.discovery_look(&label, kind, result)),
         })
     }

@@ -29,12 +29,12 @@ const FAR: Duration = Duration::from_secs(86_400 * 365);
 /// Everything that a watch needs.
 pub(super) struct Watch {
     pub(super) service: ServiceName,
-    /// Whether nobody has declared the service: then it is no news that there is nothing behind its name.
-    pub(super) undeclared: bool,
     pub(super) source: Box<dyn Source>,
     pub(super) keeper: Keeper,
     pub(super) rhythm: Rhythm,
     pub(super) random: Random,
+    /// Whether the service is one that somebody merely asks for: names at random must not fill the log.
+    pub(super) undeclared: bool,
     pub(super) count: Box<dyn Fn(LookResult) + Send>,
 }
 
@@ -147,11 +147,10 @@ impl Watch {
                 _ => tracing::info!(service, endpoints, revision, "the endpoints have changed"),
             }
         }
-        if self.undeclared && set.revision() == 0 {
-            tracing::debug!(service, problem = ?status.problem, "a name that somebody has asked for");
-            return;
-        }
         match (&before.status.problem, &status.problem) {
+            (old, Some(problem)) if old.as_ref() != Some(problem) && self.undeclared && set.revision() == 0 => {
+                tracing::debug!(service, %problem, "a name that was asked for has no endpoints");
+            }
             (old, Some(problem)) if old.as_ref() != Some(problem) => {
                 tracing::warn!(service, %problem, kept = set.endpoints().len(), "the source has a problem");
             }
@@ -205,11 +204,11 @@ mod tests {
 
     fn watch_source(source: Box<dyn Source>) -> Subscription {
         start(Watch {
-            undeclared: false,
             service: ServiceName::parse("orders").unwrap(),
             source,
             keeper: Keeper::new(Duration::from_secs(30)),
             rhythm: Rhythm { ttl_min: Duration::from_secs(1), ttl_max: TTL },
+            undeclared: false,
             random: Random::seeded(7),
             count: Box::new(|_| {}),
         })

@@ -11,7 +11,8 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use http::{Request, Response, Version, request::Parts};
+use http::{HeaderValue, Request, Response, Version, header::CONNECTION, request::Parts};
+use http_body::Body as _;
 use hyper::{
     body::Incoming,
     upgrade::{OnUpgrade, Upgraded},
@@ -23,7 +24,7 @@ use super::{
     answer::Answer,
     call::{Call, admissible, refuse_unattributed},
     connection::{self, Peer},
-    entry::unknown,
+    entry::{not_made, unknown},
     local_reply,
     manner::Manner,
     note::Note,
@@ -46,12 +47,14 @@ const TLS: u8 = 22;
 pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, mut request: Request<Incoming>) -> Response<Answer> {
     let started = worker.now();
     let upgrade = hyper::upgrade::on(&mut request);
-    let (head, _) = request.into_parts();
-    let fault = peer.wire.as_ref().and_then(|wire| wire.call_begins(false));
+    let (head, body) = request.into_parts();
+    // What follows is no head of ours: bytes for the tunnel, if there is to be one.
+    let fault = peer.wire.as_ref().and_then(|wire| wire.call_begins(true));
     let (admitted, note) = {
         let services = worker.table.current();
         let note = services.traffic().access_log.as_ref().map(|log| Box::new(Note::of(log, &head, peer)));
-        (admissible(worker, peer, &head, fault, services.traffic().limits.headers), note)
+        let admitted = admissible(worker, peer, &head, fault, services.traffic().limits.headers);
+        (admitted.and_then(|()| without_body(&body)), note)
     };
     let found = match admitted {
         Ok(()) => find(worker, peer, &head).await,
@@ -59,7 +62,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, mut request: Request
     };
     let service = match found {
         Ok(service) => service,
-        Err(failure) => return refuse_unattributed(worker, peer, &head, started, note, &failure),
+        Err(failure) => return refused(refuse_unattributed(worker, peer, &head, started, note, &failure)),
     };
     if !tcp::is_tcp(&service) {
         begin(peer);
@@ -78,9 +81,27 @@ pub(super) async fn serve(worker: &Rc<Worker>, peer: &Peer, mut request: Request
             let reply = local_reply::reply(&failure, Some(call.service.name().as_str()), &Manner::of(&head), false);
             call.note_failure(&failure);
             call.end(worker.now(), failure.outcome);
-            reply
+            refused(reply)
         }
     }
+}
+
+/// A tunnel's bytes stand behind its head, and not in a body. Where one were taken from is anybody's guess, and so is
+/// where it would end (RFC 9110 §9.3.6).
+fn without_body(body: &Incoming) -> Result<(), Failure> {
+    match body.is_end_stream() {
+        true => Ok(()),
+        false => Err(Failure::new(Reason::BadRequest, "CONNECT has no body")),
+    }
+}
+
+/// A refusal is the last of its connection. Some apps do not wait for an answer before they speak; what they meant for a
+/// tunnel, which may be somebody else's words, must not be taken for requests.
+fn refused(mut reply: Response<Answer>) -> Response<Answer> {
+    if reply.version() != Version::HTTP_2 {
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    reply
 }
 
 /// The service that the client names.
@@ -107,7 +128,7 @@ async fn find(worker: &Worker, peer: &Peer, head: &Parts) -> Result<Arc<Service>
         }
     };
     let Some(name) = failure.wanted.clone() else { return Err(failure) };
-    worker.table.summon(Wanted::Named(name)).await.ok_or(failure)
+    worker.summon(Wanted::Named(name)).await.ok_or_else(|| not_made(worker, failure))
 }
 
 /// From the answer on, the connection's bytes are no HTTP of ours.

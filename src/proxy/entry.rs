@@ -35,11 +35,13 @@ pub(super) fn route(peer: &Peer, parts: &mut Parts, services: &Services) -> Resu
     }
     if peer.entry != Entry::Inbound
         && services.takes_override()
-        && let Some(name) = take_override(&mut parts.headers)?
+        && let Some(name) = overridden(&parts.headers)?
     {
         let service = services.find(&name).ok_or_else(|| unknown(&name, services))?;
         speaks_http(service)?;
         service.ask_for();
+        // Only now: a service that has yet to be made is looked for here twice.
+        parts.headers.remove(OVERRIDE);
         let host = host(&parts.headers, parts.version)?;
         let host_names_service = host.and_then(|host| services.find(host)).is_some_and(|s| Arc::ptr_eq(s, service));
         return Ok(Routed { service: service.clone(), host_names_service });
@@ -97,25 +99,31 @@ pub(super) async fn route_made(
     failure: Failure,
 ) -> Result<Routed, Failure> {
     let Some(name) = failure.wanted.clone() else { return Err(failure) };
-    match worker.table.summon(Wanted::Named(name)).await {
+    match worker.summon(Wanted::Named(name)).await {
         Some(_) => route(peer, parts, &worker.table.current()),
-        None => Err(failure),
+        None => Err(not_made(worker, failure)),
+    }
+}
+
+/// What there is to say when no service was made: nothing new, but in a stop, when nobody looks any more whether there
+/// is one.
+pub(super) fn not_made(worker: &Worker, failure: Failure) -> Failure {
+    match worker.table.makes_no_more() {
+        true => Failure::new(Reason::ShuttingDown, "the sidecar stops, and makes no more services"),
+        false => failure,
     }
 }
 
 /// The service that a request names by a header, which is for us alone.
-fn take_override(headers: &mut HeaderMap) -> Result<Option<String>, Failure> {
+fn overridden(headers: &HeaderMap) -> Result<Option<String>, Failure> {
+    let mut values = headers.get_all(OVERRIDE).iter();
+    let name = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value.to_str().ok(),
+        (Some(_), Some(_)) => None,
+    };
     let refused = || Failure::new(Reason::BadRequest, "x-outrigger-service is not the name of one service");
-    match headers.entry(OVERRIDE) {
-        http::header::Entry::Vacant(_) => Ok(None),
-        http::header::Entry::Occupied(entry) => {
-            let mut values = entry.remove_entry_mult().1;
-            match (values.next(), values.next()) {
-                (Some(value), None) => value.to_str().map(|name| Some(name.to_owned())).map_err(|_| refused()),
-                _ => Err(refused()),
-            }
-        }
-    }
+    name.map(|name| Some(name.to_owned())).ok_or_else(refused)
 }
 
 /// The header by which a request may name its service, for tests.

@@ -128,7 +128,7 @@ async fn is_made(worker: &Worker, stream: &Rewound) -> bool {
         host.and_then(|host| services.summonable(&host))
     };
     match name {
-        Some(name) => worker.table.summon(Wanted::Named(name)).await.is_some_and(|service| !is_tcp(&service)),
+        Some(name) => worker.summon(Wanted::Named(name)).await.is_some_and(|service| !is_tcp(&service)),
         None => false,
     }
 }

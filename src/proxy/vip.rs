@@ -22,7 +22,7 @@ pub(super) async fn entry(worker: &Worker, stream: &TcpStream, entry: Entry) -> 
         return known;
     }
     // Of services that are made, some are forgotten before every app has forgotten their addresses.
-    worker.table.summon(Wanted::AtVip(*addr.ip())).await;
+    worker.summon(Wanted::AtVip(*addr.ip())).await;
     at(&worker.table.current(), addr).unwrap_or(Some(Entry::Vip(addr)))
 }
 

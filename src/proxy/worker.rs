@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::Entry,
     model::{Outcome, Random},
-    service::{Table, now},
+    service::{Service, Table, Wanted, now},
     telemetry::{
         Metrics,
         metrics::{Intercepted, Unattributed, Way},
@@ -164,6 +164,19 @@ impl Worker {
     /// Nothing is left of a call.
     pub(super) fn call_ends(&self) {
         self.in_flight.set(self.in_flight.get() - 1);
+    }
+
+    /// Has a service made, and waits for it. Whoever waits counts as a call: it will be one.
+    pub(super) async fn summon(&self, wanted: Wanted) -> Option<Arc<Service>> {
+        struct Waits<'a>(&'a Worker);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                self.0.call_ends();
+            }
+        }
+        self.call_begins();
+        let _waits = Waits(self);
+        self.table.summon(wanted).await.unwrap_or_default()
     }
 
     /// Waits until no connection of an app is open, tunnels included.

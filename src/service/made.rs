@@ -38,9 +38,13 @@ pub(super) struct Mould {
 pub struct Summons {
     /// Which one.
     pub wanted: Wanted,
-    /// Takes the service, when there is one.
+    /// Takes the service, or `None` where there is no such service. Dropped, it says neither.
     pub reply: oneshot::Sender<Option<Arc<Service>>>,
 }
+
+/// Whether there is such a service was not found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undecided;
 
 /// Which service somebody needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,10 +80,16 @@ impl Services {
         self.mould.as_ref()?;
         let host = host.strip_suffix('.').unwrap_or(host);
         let name = ServiceName::parse(host).ok()?;
-        let name = match name.as_str().strip_suffix(&*self.domain).and_then(|rest| rest.strip_suffix('.')) {
-            Some(rest) => ServiceName::parse(rest).ok()?,
+        let without_domain =
+            |name: &str| name.strip_suffix(&*self.domain).and_then(|rest| rest.strip_suffix('.')).map(str::to_owned);
+        let name = match without_domain(name.as_str()) {
+            Some(rest) => ServiceName::parse(&rest).ok()?,
             None => name,
         };
+        // A service `orders.vip.internal` would get the calls for `orders`.
+        if without_domain(name.as_str()).is_some() {
+            return None;
+        }
         let last = name.as_str().rsplit('.').next().unwrap_or_default();
         let is_address = last.bytes().all(|b| b.is_ascii_digit());
         let is_ours = last == "localhost" || name.as_str() == &*self.domain || name.as_str() == config::Inbound::NAME;
@@ -146,9 +156,11 @@ impl Services {
     ) -> Option<Service> {
         let Mould { wildcard, tls, workers } = self.mould.as_ref()?;
         let config = Arc::new(wildcard.service(name)?);
-        let own = |service: &&Arc<Service>| service.metrics().label() == service.name().as_str();
-        let has_own = old.is_some_and(|old| old.metrics().label() == name.as_str())
-            || self.made.list.iter().filter(own).count() < wildcard.series;
+        let has_own = match old {
+            // For life: what its parts count elsewhere would be lost, and a reload would give series to all.
+            Some(old) => old.has_own_series(),
+            None => self.made.list.iter().filter(|service| service.has_own_series()).count() < wildcard.series,
+        };
         let label = if has_own { name.as_str() } else { Wildcard::NAME };
         let fallbacks = super::Fallbacks::new(&config.policy.fallback)
             .inspect_err(|error| tracing::error!(service = %name, %error, "a fallback of `*` cannot be used"))
@@ -159,11 +171,20 @@ impl Services {
 }
 
 impl Table {
-    /// Has a service made that is not there, and waits for it. `None` when there are no endpoints behind the name, when
-    /// there are as many services as there may be, or when too much is asked for at once.
-    pub async fn summon(&self, wanted: Wanted) -> Option<Arc<Service>> {
+    /// Has a service made that is not there, and waits for it. `None` when there are no endpoints behind the name.
+    ///
+    /// # Errors
+    /// [`Undecided`] when that was not found out: too much is asked for at once, there are as many services as there
+    /// may be, or the sidecar stops.
+    pub async fn summon(&self, wanted: Wanted) -> Result<Option<Arc<Service>>, Undecided> {
         let (reply, replied) = oneshot::channel();
-        self.summoner()?.try_send(Summons { wanted, reply }).ok()?;
-        replied.await.ok()?
+        let Some(summoner) = self.summoner() else { return Ok(None) };
+        summoner.try_send(Summons { wanted, reply }).map_err(|_| Undecided)?;
+        replied.await.map_err(|_| Undecided)
+    }
+
+    /// Whether a stop is so far that nobody makes services any more.
+    pub fn makes_no_more(&self) -> bool {
+        self.summoner().is_some_and(tokio::sync::mpsc::Sender::is_closed)
     }
 }

@@ -49,7 +49,7 @@ pub use fallback::{Fallbacks, Place, Ready};
 pub use inbound::Inbound;
 pub use last_good::{Kept, Key, KeyBuilder, LastGood};
 pub use lifecycle::{Lifecycle, Readiness};
-pub use made::{Summons, Wanted};
+pub use made::{Summons, Undecided, Wanted};
 pub use retry::Retries;
 pub use sample::Sample;
 pub use table::{ForceError, Services, Table, Traffic};
@@ -311,6 +311,11 @@ impl Service {
     /// Its VIP, if it has one.
     pub fn vip(&self) -> Option<Ipv4Addr> {
         self.vip
+    }
+
+    /// Whether its metrics bear its own name.
+    pub fn has_own_series(&self) -> bool {
+        self.metrics.label() == self.config.name.as_str()
     }
 
     /// Whether its VIP listens on a port.

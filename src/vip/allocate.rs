@@ -138,7 +138,7 @@ impl Book {
             return Ok(*address);
         }
         self.expire(now);
-        let had = self.had().get(name).copied().filter(|address| self.is_free_for(*address, name));
+        let had = self.last_address_of(name).filter(|address| self.is_free_for(*address, name));
         let address = had.map_or_else(|| self.search(name), Ok)?;
         self.enter(name.clone(), address, now);
         Ok(address)
@@ -182,6 +182,13 @@ impl Book {
             }
         }
         last.into_iter().map(|(name, (_, address))| (name, address)).collect()
+    }
+
+    /// The same for one name, without a list of all: it is asked for each service that is made.
+    fn last_address_of(&self, name: &ServiceName) -> Option<Ipv4Addr> {
+        let of_name =
+            self.entries.iter().filter(|(address, entry)| entry.name == *name && self.range.contains(*address));
+        of_name.rev().max_by_key(|(_, entry)| entry.seen).map(|(address, _)| *address)
     }
 
     fn is_free_for(&self, address: Ipv4Addr, name: &ServiceName) -> bool {

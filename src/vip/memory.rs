@@ -7,9 +7,10 @@
 //! The file is replaced as a whole, so that no crash leaves half of it.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     net::Ipv4Addr,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -114,7 +115,7 @@ fn parse(path: &Path, text: &[u8]) -> Result<Vec<(Ipv4Addr, Entry)>, MemoryError
 /// Writes a book to the file, as a whole.
 ///
 /// # Errors
-/// Whatever the system says; the file is as it was then.
+/// Whatever the system says, and [`io::ErrorKind::WouldBlock`] while another process writes it; the file is as it was then.
 pub fn write(path: &Path, book: &Book) -> io::Result<()> {
     let line = |(address, entry): (&Ipv4Addr, &Entry)| Line {
         name: entry.name.to_string(),
@@ -127,10 +128,12 @@ pub fn write(path: &Path, book: &Book) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}", std::process::id()));
+    beside.push(".new");
     let beside = PathBuf::from(beside);
-    let replace = || {
-        let mut file = File::create(&beside)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&beside)?;
+    lock(&file, &beside)?;
+    let mut replace = || {
+        file.set_len(0)?;
         file.write_all(&text)?;
         file.sync_all()?;
         fs::rename(&beside, path)
@@ -139,6 +142,24 @@ pub fn write(path: &Path, book: &Book) -> io::Result<()> {
         // Half of a file beside the other would be in the way of nothing but tidiness.
         let _ = fs::remove_file(&beside);
     })
+}
+
+/// Makes sure that nobody else writes there: other sidecars may have the same file by a volume that they share, and
+/// their process ids, counted in each container anew, tell them apart no better than a fixed name does.
+fn lock(file: &File, path: &Path) -> io::Result<()> {
+    let busy = || io::Error::new(io::ErrorKind::WouldBlock, "another sidecar writes it at this moment");
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(busy()),
+        // Some network file systems have no locks.
+        Err(TryLockError::Error(_)) => return Ok(()),
+    }
+    // Whoever had the lock may have moved the file to its place since we opened it.
+    let (ours, there) = (file.metadata()?, fs::metadata(path).map_err(|_| busy())?);
+    match (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
+        true => Ok(()),
+        false => Err(busy()),
+    }
 }
 
 #[cfg(test)]
@@ -164,6 +185,35 @@ mod tests {
         write(&path, &book()).unwrap();
         let files: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(files.len(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn two_that_write_at_once_leave_a_whole_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vips.json");
+        let names = |count: usize| {
+            (0..count).map(|n| Wish { name: ServiceName::parse(&format!("n{n}")).unwrap(), given: None })
+        };
+        let books = [10, 500].map(|count| {
+            let mut book = Book::new("127.84.0.0/16".parse().unwrap(), []);
+            book.assign(names(count), 77).unwrap();
+            book
+        });
+        write(&path, &books[0]).unwrap();
+        std::thread::scope(|scope| {
+            for book in &books {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        match write(&path, book) {
+                            Err(error) if error.kind() != io::ErrorKind::WouldBlock => panic!("{error}"),
+                            _ => assert!([10, 500].contains(&read(&path).unwrap().len())),
+                        }
+                    }
+                });
+            }
+        });
+        write(&path, &books[0]).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 
     #[test]

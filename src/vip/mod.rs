@@ -17,6 +17,7 @@ pub mod memory;
 
 use std::{
     collections::HashMap,
+    io,
     net::Ipv4Addr,
     path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -85,7 +86,10 @@ impl Addresses {
                 tracing::warn!(service = %name, was = %address, "the VIP has moved: its address was given away");
             }
         }
-        self.state.clone_from(&settings.state);
+        if self.state != settings.state {
+            self.state.clone_from(&settings.state);
+            self.written = None;
+        }
         Ok(())
     }
 
@@ -126,6 +130,7 @@ impl Addresses {
         }
         match memory::write(path, &self.book) {
             Ok(()) => (self.written, self.complained) = (Some(self.book.clone()), false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if !std::mem::replace(&mut self.complained, true) => tracing::warn!(
                 path = %path.display(), %error,
                 "cannot remember which service has which VIP (vip.state): names that collide may change addresses \

@@ -9,6 +9,7 @@ use hickory_resolver::proto::rr::RecordType;
 use outrigger::{
     config::{Nameserver, Resolver},
     net::resolve::{self, Answer, Question, System},
+    service::Undecided,
     telemetry::Metrics,
     vip::dns::{self, Settings, Summon},
 };
@@ -119,7 +120,10 @@ async fn services_are_made_of_names_and_nobody_else_waits_for_that() {
                     "never" => std::future::pending().await,
                     _ => {}
                 }
-                (name.as_str() != "nobody").then_some(service)
+                match name.as_str() {
+                    "who-knows" => Err(Undecided),
+                    name => Ok((name != "nobody").then_some(service)),
+                }
             }
         })
     };
@@ -131,9 +135,10 @@ async fn services_are_made_of_names_and_nobody_else_waits_for_that() {
     assert_eq!(trial.short("users.", RecordType::AAAA).await, "NOERROR");
     assert_eq!(trial.short("nobody.vip.internal.", RecordType::A).await, "NXDOMAIN");
     assert_eq!(trial.short("nobody.", RecordType::A).await, "NOERROR 10.0.0.1", "then it is somebody else's");
-    assert_eq!(made.load(Ordering::Relaxed), 4);
+    assert_eq!(trial.short("who-knows.vip.internal.", RecordType::A).await, "SERVFAIL", "no answer that is kept");
+    assert_eq!(made.load(Ordering::Relaxed), 5);
     assert_eq!(trial.short("orders.vip.internal.", RecordType::A).await, "NOERROR 127.84.0.7");
-    assert_eq!(made.load(Ordering::Relaxed), 4, "a name that is there needs no making");
+    assert_eq!(made.load(Ordering::Relaxed), 5, "a name that is there needs no making");
     let slow = Udp::to(trial.address()).await;
     slow.send(&query("slow.vip.internal.", RecordType::A).to_vec().unwrap()).await;
     assert_eq!(trial.short("orders.vip.internal.", RecordType::A).await, "NOERROR 127.84.0.7");

@@ -37,6 +37,37 @@ async fn what_is_sent_behind_the_head_is_not_lost() {
 }
 
 #[tokio::test]
+async fn what_is_sent_behind_a_refused_head_is_no_request() {
+    let (origin, mut asked) = Origin::recording(ok("hi")).await;
+    let yaml = format!(
+        "services: {{orders: {{static: ['{}']}}, db: {{static: ['{}'], protocol: tcp, listen: 0, retry: off}}}}",
+        origin.addr(),
+        free()
+    );
+    let sidecar = Sidecar::start(&yaml).await;
+    let behind = "GET /meant-for-the-tunnel HTTP/1.1\r\nHost: orders\r\n\r\n";
+    for (head, body, status) in [
+        ("CONNECT nobody:443 HTTP/1.1\r\nHost: x\r\n", "", 404),
+        ("CONNECT nobody:443 HTTP/1.0\r\nConnection: keep-alive\r\n", "", 404),
+        ("CONNECT db:443 HTTP/1.1\r\nHost: x\r\n", "", 502),
+        ("CONNECT orders HTTP/1.1\r\nHost: x\r\n", "", 400),
+        // Bodies, which could be read in two ways.
+        ("CONNECT orders:1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n", "hello", 400),
+        ("CONNECT orders:1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n", 400),
+        ("CONNECT nobody:1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n", 400),
+    ] {
+        let mut client = sidecar.client().await;
+        client.send(format!("{head}\r\n{body}{behind}")).await;
+        let reply = client.reply().await;
+        assert_eq!(reply.status, status, "{head}");
+        assert!(reply.header("connection").is_some_and(|said| said.starts_with("close")), "{head}");
+        assert_eq!(client.closed().await, b"", "{head}");
+    }
+    sidecar.get("orders", "/first").await;
+    assert!(asked.recv().await.unwrap().starts_with("GET /first "));
+}
+
+#[tokio::test]
 async fn tls_inside_is_between_the_app_and_the_endpoint() {
     let origin = Origin::scripted(|mut exchange| async move {
         let mut bytes = [0; 5];

@@ -1,12 +1,15 @@
 //! The service `*`: names that nobody has declared.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    time::Duration,
+};
 
 use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
 
 use crate::{
     server::{Say, Server},
-    support::{Client, Origin, Sidecar, eventually, origin::ok},
+    support::{Client, Origin, Process, Sidecar, eventually, origin::ok},
 };
 
 /// A sidecar whose `*` is looked up at this server, at the port of the origin.
@@ -16,6 +19,16 @@ fn yaml(server: &Server, origin: &Origin, rest: &str, limits: &str) -> String {
          services: {{declared: {{static: ['{}']}}, '*': {{dns: '{{name}}.test:{}'{rest}}}}}",
         server.addr,
         origin.addr(),
+        origin.addr().port()
+    )
+}
+
+/// The same as a block, to which services can be added, for a sidecar that is reloaded.
+fn block(server: &Server, origin: &Origin, limits: &str) -> String {
+    format!(
+        "resolver: {{servers: ['{}'], timeout: 5s}}\nlimits: {{wildcard: {{{limits}}}}}\nservices:\n  \
+         '*': {{dns: '{{name}}.test:{}'}}",
+        server.addr,
         origin.addr().port()
     )
 }
@@ -56,10 +69,23 @@ async fn a_name_that_does_not_resolve_is_none() {
     server.say("mute.test", RecordType::A, Say::Silence);
     server.a("meta.test", &["169.254.169.254"]);
     server.a("cloud.test", &["168.63.129.16"]);
+    server.a("orders.vip.internal.test", &["127.0.0.1"]);
     let origin = Origin::answering(ok("hi")).await;
     let sidecar = Sidecar::start(&yaml(&server, &origin, "", "")).await;
     let mut client = sidecar.client().await;
-    for host in ["nobody", "ill", "mute", "meta", "cloud", "10.0.0.1", "169.254.169.254", "[::1]", "vip.internal"] {
+    for host in [
+        "nobody",
+        "ill",
+        "mute",
+        "meta",
+        "cloud",
+        "10.0.0.1",
+        "169.254.169.254",
+        "[::1]",
+        "vip.internal",
+        // It would answer to the full name of `orders`.
+        "orders.vip.internal.vip.internal",
+    ] {
         let reply = client.get(host, "/", "").await;
         assert_eq!((reply.status, reply.reason().as_str()), (404, "unknown_service"), "{host}");
     }
@@ -198,4 +224,121 @@ async fn where_nobody_would_listen_a_made_service_has_no_vip() {
     assert!(sidecar.view("orders").await.entry.vip.is_none());
     let declared = sidecar.view("declared").await.entry.vip.unwrap().address;
     assert_eq!(Client::connect((declared, port).into()).await.get("x", "/", "").await.text(), "hi");
+}
+
+#[tokio::test]
+async fn a_header_names_a_service_that_has_yet_to_be_made() {
+    let server = Server::start().await;
+    server.a("orders.test", &["127.0.0.1"]);
+    let (origin, other) = (Origin::answering(ok("made")).await, Origin::answering(ok("declared")).await);
+    let yaml = format!("{}\n  other: {{static: ['{}']}}", block(&server, &origin, ""), other.addr());
+    let sidecar = Sidecar::start_listening("override: on", &yaml).await;
+    for _ in 0..2 {
+        let reply = sidecar.client().await.get("other", "/", "x-outrigger-service: orders\r\n").await;
+        assert_eq!((reply.status, reply.text().as_str()), (200, "made"), "not the one that the Host names");
+    }
+}
+
+#[tokio::test]
+async fn a_reload_gives_nobody_series() {
+    let server = Server::start().await;
+    for n in 0..4 {
+        server.a(&format!("s{n}.test"), &["127.0.0.1"]);
+    }
+    let origin = Origin::answering(ok("hi")).await;
+    let process = Process::start(&block(&server, &origin, "series: 1")).await;
+    let labels = async || {
+        let metrics = process.metrics().await;
+        (0..4).filter(|n| metrics.keys().any(|key| key.contains(&format!("service=\"s{n}\"")))).collect::<Vec<_>>()
+    };
+    for limit in ["series: 1", "series: 1, services: 9", "series: 0", "series: 4"] {
+        assert_eq!(process.reload(&block(&server, &origin, limit)).await.status, 200);
+        for n in 0..3 {
+            assert_eq!(process.get(&format!("s{n}"), "/").await.status, 200);
+        }
+        assert_eq!(labels().await, [0], "{limit}");
+    }
+    assert_eq!(process.get("s3", "/").await.status, 200);
+    assert_eq!(labels().await, [0, 3], "who is made now");
+}
+
+#[tokio::test]
+async fn what_is_looked_up_when_a_reload_comes_is_looked_up_anew() {
+    let (server, later) = (Server::start().await, Server::start().await);
+    server.say("orders.test", RecordType::A, Say::Silence);
+    server.say("declared-soon.test", RecordType::A, Say::Silence);
+    later.a("orders.test", &["127.0.0.1"]);
+    let origin = Origin::answering(ok("hi")).await;
+    let process = Process::start(&block(&server, &origin, "")).await;
+    let mut clients = Vec::new();
+    for name in ["orders", "declared-soon"] {
+        let mut client = process.client().await;
+        client.send(format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n")).await;
+        eventually("the name to be asked for", async || {
+            server.log().iter().any(|asked| format!("{asked:?}").contains(name))
+        })
+        .await;
+        clients.push(client);
+    }
+    let declared = format!("\n  declared-soon: {{static: ['{}']}}", origin.addr());
+    assert_eq!(process.reload(&(block(&later, &origin, "") + &declared)).await.status, 200);
+    for mut client in clients {
+        let reply = client.reply().await;
+        assert_eq!((reply.status, reply.text().as_str()), (200, "hi"));
+    }
+}
+
+#[tokio::test]
+async fn names_without_endpoints_drive_nobody_out() {
+    let server = Server::start().await;
+    server.a("orders.test", &["127.0.0.1"]);
+    server.a("users.test", &["127.0.0.1"]);
+    let origin = Origin::answering(ok("hi")).await;
+    let sidecar = Sidecar::start(&yaml(&server, &origin, "", "services: 2")).await;
+    for name in ["orders", "users"] {
+        assert_eq!(sidecar.get(name, "/").await.status, 200);
+    }
+    for n in 0..10 {
+        assert_eq!(sidecar.get(&format!("nobody{n}"), "/").await.status, 404);
+    }
+    assert_eq!(names(&sidecar).await, ["declared", "orders", "users"]);
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_its_service_is_in_flight() {
+    let server = Server::start().await;
+    server.say("orders.test", RecordType::A, Say::Silence);
+    let origin = Origin::answering(ok("hi")).await;
+    let mut process = Process::start(&format!("drain: {{for: 1h}}\n{}", block(&server, &origin, ""))).await;
+    let mut client = process.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: orders\r\n\r\n").await;
+    eventually("the name to be asked for", async || !server.log().is_empty()).await;
+    process.signal("TERM");
+    process.is_draining().await;
+    process.stays(Duration::from_millis(600)).await;
+    // The resolver asks again when it has waited for long enough.
+    server.a("orders.test", &["127.0.0.1"]);
+    assert_eq!(client.reply().await.text(), "hi");
+    assert_eq!(process.exit().await, Some(0));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_service_in_the_end_of_a_stop() {
+    let server = Server::start().await;
+    server.say("new.test", RecordType::A, Say::Silence);
+    let origin = Origin::answering(ok("hi")).await;
+    let yaml = format!(
+        "drain: {{for: 2s, until: time}}\nresolver: {{servers: ['{}'], timeout: 60s}}\n\
+         services: {{held: {{static: ['{}']}}, '*': {{dns: '{{name}}.test:80'}}}}",
+        server.addr,
+        origin.addr()
+    );
+    let mut process = Process::start(&yaml).await;
+    let mut client = process.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: new\r\n\r\n").await;
+    eventually("the name to be asked for", async || !server.log().is_empty()).await;
+    process.signal("TERM");
+    let reply = client.reply().await;
+    assert_eq!((reply.status, reply.reason().as_str()), (503, "shutting_down"), "it may well exist");
+    assert_eq!(process.exit().await, Some(0));
 }

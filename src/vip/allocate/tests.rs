@@ -194,3 +194,18 @@ fn invariants_hold_over_a_long_life() {
         }
     }
 }
+
+#[test]
+fn who_comes_back_alone_gets_what_it_would_get_among_all() {
+    let range = "127.84.0.0/16".parse().unwrap();
+    let name = ServiceName::parse("orders").unwrap();
+    let had = |address: [u8; 4], seen| (Ipv4Addr::from(address), Entry { name: name.clone(), seen });
+    let first = [127, 84, 0, 9];
+    // Twice the same second, once earlier, and once outside the range.
+    let remembered = [had([127, 84, 0, 5], 70), had(first, 77), had([127, 84, 0, 11], 77), had([127, 85, 0, 1], 78)];
+    let mut alone = Book::new(range, remembered.clone());
+    let mut among = Book::new(range, remembered);
+    among.assign([Wish { name: name.clone(), given: None }], 80).unwrap();
+    assert_eq!(alone.add(&name, 80).unwrap(), Ipv4Addr::from(first));
+    assert_eq!(among.current()[&name], Ipv4Addr::from(first));
+}

@@ -53,7 +53,7 @@ use crate::{
         resolve::{Ourselves, Resolver, System},
         tcp as sockets,
     },
-    service::{Service, Table},
+    service::{Service, Table, Undecided},
     telemetry::DnsMetrics,
 };
 
@@ -68,14 +68,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Summon(Arc<dyn Fn(ServiceName) -> Summoned + Send + Sync>);
 
-/// The service, once it is there.
-pub type Summoned = Pin<Box<dyn Future<Output = Option<Arc<Service>>> + Send>>;
+/// The service, once it is there, or that there is none; or that nobody has found out.
+pub type Summoned = Pin<Box<dyn Future<Output = Result<Option<Arc<Service>>, Undecided>> + Send>>;
 
 impl Summon {
     /// A way to make services.
     pub fn new<F>(make: impl Fn(ServiceName) -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = Option<Arc<Service>>> + Send + 'static,
+        F: Future<Output = Result<Option<Arc<Service>>, Undecided>> + Send + 'static,
     {
         Self(Arc::new(move |name| Box::pin(make(name))))
     }

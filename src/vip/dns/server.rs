@@ -31,7 +31,7 @@ use crate::{
     config::is_of_this_host,
     model::ServiceName,
     net::resolve::{Ourselves, Relay, Resolver},
-    service::{Services, Table, now},
+    service::{Services, Table, Undecided, now},
     telemetry::{DnsMetrics, metrics::DnsResult},
 };
 
@@ -266,7 +266,7 @@ impl Server {
             let made = timeout(SUMMON, summon.ask(name)).await;
             let setup = server.setup.load_full();
             match made {
-                Ok(Some(service)) => {
+                Ok(Ok(Some(service))) => {
                     let services = server.table.current();
                     let zone = server.zone(&services);
                     let rules = server.rules(&zone, &services, &setup, &client, true);
@@ -274,8 +274,9 @@ impl Server {
                         server.end(&query, client, &reply, result);
                     }
                 }
-                Ok(None) => server.decide(query, client, &setup, false),
-                Err(_) => {
+                Ok(Ok(None)) => server.decide(query, client, &setup, false),
+                // "There is no such name" would be kept, for a name that may well be there.
+                Ok(Err(Undecided)) | Err(_) => {
                     let failure = message::failure(&query, ResponseCode::ServFail);
                     server.end(&query, client, &failure, DnsResult::Failed);
                 }
