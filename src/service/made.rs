@@ -74,8 +74,7 @@ impl Made {
 }
 
 impl Services {
-    /// The name that a host asks for, if it is one that `*` can stand for: without the domain, and neither an address
-    /// nor this host itself.
+    /// The name that a host asks for, if it is one that `*` can stand for: without the domain, and no address.
     pub fn summonable(&self, host: &str) -> Option<ServiceName> {
         self.mould.as_ref()?;
         let host = host.strip_suffix('.').unwrap_or(host);
@@ -92,7 +91,7 @@ impl Services {
         }
         let last = name.as_str().rsplit('.').next().unwrap_or_default();
         let is_address = last.bytes().all(|b| b.is_ascii_digit());
-        let is_ours = last == "localhost" || name.as_str() == &*self.domain || name.as_str() == config::Inbound::NAME;
+        let is_ours = name.as_str() == &*self.domain || name.as_str() == config::Inbound::NAME;
         (!is_address && !is_ours).then_some(name)
     }
 
