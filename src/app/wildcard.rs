@@ -290,9 +290,7 @@ fn make(name: &ServiceName, subscription: Subscription, running: &mut Running) -
         return Some(service.clone());
     }
     let vip = match &mut running.vips {
-        Some(vips) if running.config.has_vips_of_wildcard() && running.listeners.serve_any_vip() => {
-            vips.add(name).inspect_err(|error| tracing::warn!(service = %name, %error, "a service without a VIP")).ok()
-        }
+        Some(vips) if running.config.has_vips_of_wildcard() && running.listeners.serve_any_vip() => vips.add(name).ok(),
         _ => None,
     };
     let (services, service) = services.with_made(name, vip, &running.metrics)?;

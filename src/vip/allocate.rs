@@ -129,7 +129,8 @@ impl Book {
         Ok(())
     }
 
-    /// Gives one more name an address, or tells the one that it has.
+    /// Gives one more name an address, or tells the one that it has. Names that come this way are made up by whoever
+    /// calls: they get new addresses from half of the range, so that there are some for names that are declared later.
     ///
     /// # Errors
     /// [`Exhausted`] when there is none left.
@@ -139,6 +140,9 @@ impl Book {
         }
         self.expire(now);
         let had = self.last_address_of(name).filter(|address| self.is_free_for(*address, name));
+        if had.is_none() && self.entries.len() as u64 >= size(self.range) / 2 {
+            return Err(Exhausted { range: self.range, name: name.clone() });
+        }
         let address = had.map_or_else(|| self.search(name), Ok)?;
         self.enter(name.clone(), address, now);
         Ok(address)

@@ -42,6 +42,8 @@ pub struct Addresses {
     /// The book as it was written last.
     written: Option<Book>,
     touched: u64,
+    /// Whether it has been said that there are no more addresses for services that are made.
+    full: bool,
     /// Whether it has been said that the file cannot be written.
     complained: bool,
 }
@@ -54,7 +56,7 @@ impl Addresses {
     pub fn open(settings: &config::Vip) -> Result<Self, MemoryError> {
         let remembered = settings.state.as_deref().map_or_else(|| Ok(Vec::new()), memory::read)?;
         let book = Book::new(settings.range, remembered);
-        Ok(Self { book, state: settings.state.clone(), written: None, touched: 0, complained: false })
+        Ok(Self { book, state: settings.state.clone(), written: None, touched: 0, full: false, complained: false })
     }
 
     /// Gives the services of a configuration their addresses, and these other names theirs. What a configuration says
@@ -75,11 +77,18 @@ impl Addresses {
         let declared = config.services.values().filter_map(|service| wish(service));
         let others = others.into_iter().filter(|name| !config.services.contains_key(name));
         let before = self.book.clone();
+        // Only those that have one count: a reload does not fail for want of addresses for the rest.
+        let has_one = |name: &ServiceName| before.current().get(name).is_some_and(|had| settings.range.contains(had));
+        let (others, without): (Vec<_>, Vec<_>) = others.partition(has_one);
         self.book.reach(settings.range);
-        let wishes = declared.chain(others.map(|name| Wish { name, given: None }));
+        let wishes = declared.chain(others.into_iter().map(|name| Wish { name, given: None }));
         if let Err(exhausted) = self.book.assign(wishes, seconds()) {
             self.book = before;
             return Err(exhausted);
+        }
+        for name in without {
+            // Said by the log, and no more.
+            let _ = self.add(&name);
         }
         for (name, address) in before.current() {
             if self.book.current().get(name).is_some_and(|now| now != address) {
@@ -98,7 +107,15 @@ impl Addresses {
     /// # Errors
     /// There is none left.
     pub fn add(&mut self, name: &ServiceName) -> Result<Ipv4Addr, Exhausted> {
-        self.book.add(name, seconds())
+        let added = self.book.add(name, seconds());
+        match &added {
+            Ok(_) => self.full = false,
+            Err(error) if !std::mem::replace(&mut self.full, true) => {
+                tracing::warn!(service = %name, %error, "services of `*` have no VIPs for now");
+            }
+            Err(_) => {}
+        }
+        added
     }
 
     /// Takes a name's address back.

@@ -342,3 +342,25 @@ async fn nobody_waits_for_a_service_in_the_end_of_a_stop() {
     assert_eq!((reply.status, reply.reason().as_str()), (503, "shutting_down"), "it may well exist");
     assert_eq!(process.exit().await, Some(0));
 }
+
+#[tokio::test]
+async fn names_at_random_leave_vips_for_services_that_are_listed() {
+    let server = Server::start().await;
+    let origin = Origin::answering(ok("hi")).await;
+    let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    // Fourteen addresses.
+    let vip = format!("vip: {{ports: [{port}], range: 127.84.7.0/28, state: vips.json}}\n");
+    let yaml = vip + &block(&server, &origin, "");
+    let process = Process::start(&yaml).await;
+    for n in 0..16 {
+        server.a(&format!("s{n}.test"), &["127.0.0.1"]);
+        assert_eq!(process.get(&format!("s{n}"), "/").await.status, 200, "with a VIP or without");
+    }
+    let listed = (0..7).map(|n| format!("\n  listed{n}: {{static: ['{}']}}", origin.addr())).collect::<String>();
+    let reply = process.reload(&(yaml + &listed)).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    for n in 0..7 {
+        let vip = process.view(&format!("listed{n}")).await.entry.vip.unwrap().address;
+        assert_eq!(Client::connect((vip, port).into()).await.get("x", "/", "").await.text(), "hi");
+    }
+}

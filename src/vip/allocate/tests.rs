@@ -209,3 +209,19 @@ fn who_comes_back_alone_gets_what_it_would_get_among_all() {
     assert_eq!(alone.add(&name, 80).unwrap(), Ipv4Addr::from(first));
     assert_eq!(among.current()[&name], Ipv4Addr::from(first));
 }
+
+#[test]
+fn names_that_are_made_up_leave_half_of_the_range() {
+    let mut book = Book::new(range("127.84.0.0/28"), []);
+    let one = |n: u32| name(&format!("n{n}"));
+    for n in 0..7 {
+        book.add(&one(n), 10).unwrap();
+        book.release(&one(n), 10);
+    }
+    assert!(book.add(&one(7), 10).is_err());
+    assert!(book.add(&one(3), 10).is_ok(), "who had one has it");
+    book.assign(wishes(&["a", "b", "c", "d", "e", "f", "g"]), 10).unwrap();
+    assert!(book.add(&one(7), 10 + 2 * DAY).is_err(), "seven are in use");
+    book.assign(wishes(&["a"]), 10 + 2 * DAY).unwrap();
+    assert!(book.add(&one(7), 10 + 4 * DAY).is_ok(), "they are not kept for ever");
+}
