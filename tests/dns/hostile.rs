@@ -101,7 +101,9 @@ async fn questions_that_nobody_answers_are_bounded_and_our_names_go_on() {
             udp.send(&good.to_vec().unwrap()).await;
             loop {
                 let reply = udp.receive().await;
-                if reply[..2] == good.metadata.id.to_be_bytes() {
+                // Some of thousands of questions have the same id.
+                if reply[3] & 15 == 0 {
+                    assert_eq!(reply[..2], good.metadata.id.to_be_bytes());
                     break;
                 }
                 assert_eq!(reply[3] & 15, 2);
