@@ -134,7 +134,7 @@ impl Sidecar {
 
     fn launch(config: Config, origin: Option<Origin>, master: Master) -> Result<Self, Error> {
         // What can fail comes first.
-        let mark = config.intercept.as_ref().and_then(|intercept| intercept.mark);
+        let mark = config.mark();
         tcp::may_mark(mark).map_err(Error::Mark)?;
         let mut vips = config.vip.as_ref().map(vip::Addresses::open).transpose()?;
         if let Some(vips) = &mut vips {

@@ -43,7 +43,7 @@ async fn try_reload(running: &mut Running) -> Result<String, String> {
     keep_what_needs_a_restart(&mut config, &running.config);
     let vips = vips(running, &config).map_err(|error| error.to_string())?;
     let addresses = vips.as_ref().map(|vips| vips.current().clone()).unwrap_or_default();
-    let mark = config.intercept.as_ref().and_then(|intercept| intercept.mark);
+    let mark = config.mark();
     tcp::may_mark(mark).map_err(|error| Error::Mark(error).to_string())?;
     let Changed { listeners, added, removed } =
         running.listeners.changed_to(&config, &addresses).map_err(|error| error.to_string())?;

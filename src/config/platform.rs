@@ -120,6 +120,11 @@ impl Wildcard {
 }
 
 impl super::Config {
+    /// The mark that our own connections get.
+    pub fn mark(&self) -> Option<u32> {
+        self.intercept.as_ref().and_then(|intercept| intercept.mark)
+    }
+
     /// Whether services that are made have VIPs.
     pub fn has_vips_of_wildcard(&self) -> bool {
         let is_off = |wildcard: &Arc<Wildcard>| wildcard.template.vip.address == VipAddress::Off;
