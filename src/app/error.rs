@@ -96,6 +96,18 @@ impl Error {
     }
 }
 
+/// What to do about the reasons for which binding fails in practice.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another process has it, perhaps another outrigger: stop that one, or choose another port"
+        }
+        io::ErrorKind::PermissionDenied => "; choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "; no interface here has this address",
+        _ => "",
+    }
+}
+
 /// The same for VIPs, which a system must have and may give to somebody else.
 fn vip_remedy(error: &io::Error) -> &'static str {
     match error.kind() {
@@ -111,18 +123,6 @@ fn vip_remedy(error: &io::Error) -> &'static str {
             "; this host has no such address: choose a `vip.range` in 127.0.0.0/8, or add the range to loopback with \
              `ip route add local RANGE dev lo`"
         }
-        _ => "",
-    }
-}
-
-/// What to do about the two reasons for which binding fails in practice.
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; another process has it, perhaps another outrigger: stop that one, or choose another port"
-        }
-        io::ErrorKind::PermissionDenied => "; choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE",
-        io::ErrorKind::AddrNotAvailable => "; no interface here has this address",
         _ => "",
     }
 }
