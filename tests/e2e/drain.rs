@@ -21,6 +21,16 @@ impl App {
         Self { addr, taking }
     }
 
+    /// A sidecar that receives for this app, drains until it is gone, and calls this endpoint as `a`.
+    pub(crate) async fn sidecar_before(&self, endpoint: SocketAddr) -> Process {
+        let yaml = format!(
+            "drain: {{for: 1h, until: app}}\ninbound: {{listen: '{}', app: '{}'}}\nservices: {{a: {{static: ['{endpoint}']}}}}",
+            free(),
+            self.addr
+        );
+        Process::start(&yaml).await
+    }
+
     pub(crate) async fn end(self) {
         self.taking.abort();
         let _ = self.taking.await;
@@ -294,13 +304,7 @@ async fn by_time_it_lasts_as_long_as_it_says() {
 #[tokio::test]
 async fn by_the_app_it_lasts_until_that_takes_no_connections_any_more() {
     let (app, origin) = (App::start().await, Origin::ok("fine").await);
-    let yaml = format!(
-        "drain: {{for: 1h, until: app}}\ninbound: {{listen: '{}', app: '{}'}}\nservices: {{a: {{static: ['{}']}}}}",
-        free(),
-        app.addr,
-        origin.addr()
-    );
-    let mut process = Process::start(&yaml).await;
+    let mut process = app.sidecar_before(origin.addr()).await;
     process.signal("TERM");
     process.is_draining().await;
     process.stays(Duration::from_millis(800)).await;

@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     drain::App,
-    support::{Held, Origin, Process, Sidecar, admin, eventually, free, ok, within},
+    support::{Held, Origin, Process, Sidecar, admin, eventually, ok, within},
 };
 
 async fn refuses_connections(addr: SocketAddr) {
@@ -88,13 +88,7 @@ async fn a_second_signal_ends_the_patience() {
 #[tokio::test]
 async fn a_signal_after_the_drain_ends_the_patience_too() {
     let (app, origin) = (App::start().await, Held::start().await);
-    let yaml = format!(
-        "drain: {{for: 1h, until: app}}\ninbound: {{listen: '{}', app: '{}'}}\nservices: {{a: {{static: ['{}']}}}}",
-        free(),
-        app.addr,
-        origin.addr()
-    );
-    let mut process = Process::start(&yaml).await;
+    let mut process = app.sidecar_before(origin.addr()).await;
     let mut call = process.held_call(&origin).await;
     app.end().await;
     process.signal("TERM");
@@ -111,13 +105,7 @@ async fn a_signal_after_the_drain_ends_the_patience_too() {
 #[tokio::test]
 async fn in_the_second_phase_answers_say_that_they_are_the_last() {
     let (app, origin) = (App::start().await, Held::start().await);
-    let yaml = format!(
-        "drain: {{for: 1h, until: app}}\ninbound: {{listen: '{}', app: '{}'}}\nservices: {{a: {{static: ['{}']}}}}",
-        free(),
-        app.addr,
-        origin.addr()
-    );
-    let mut process = Process::start(&yaml).await;
+    let mut process = app.sidecar_before(origin.addr()).await;
     let mut calls = Vec::new();
     for _ in 0..50 {
         calls.push(process.held_call(&origin).await);
