@@ -38,11 +38,14 @@ pub fn lines(vips: impl IntoIterator<Item = (Ipv4Addr, Vec<String>)>) -> String 
 /// Brings the block in a hosts file up to date; no lines take it away. Returns whether anything has changed.
 ///
 /// # Errors
-/// The file cannot be read or written, or its marks are not as they should be.
+/// The file cannot be read or written, is larger than 64 MiB, or its marks are not as they should be.
 pub fn write(path: &Path, lines: &str) -> io::Result<bool> {
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     let mut bytes = Vec::new();
-    Read::by_ref(&mut file).take(LARGEST).read_to_end(&mut bytes)?;
+    if Read::by_ref(&mut file).take(LARGEST + 1).read_to_end(&mut bytes)? as u64 > LARGEST {
+        // What was not read would be lost.
+        return Err(io::Error::other("it is too large for a hosts file"));
+    }
     let text = String::from_utf8(bytes).map_err(|_| io::Error::other("it is not text"))?;
     let after = with_block(&text, lines).map_err(io::Error::other)?;
     if after == text {
@@ -135,6 +138,16 @@ mod tests {
         assert_eq!(fs::read_to_string(&link).unwrap(), HOSTS);
         fs::write(&path, b"\xff").unwrap();
         assert!(write(&path, &some()).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hosts");
+        let file = fs::File::create(&path).unwrap();
+        file.set_len(LARGEST + 1).unwrap();
+        assert!(write(&path, &some()).unwrap_err().to_string().contains("too large"));
+        assert_eq!(file.metadata().unwrap().len(), LARGEST + 1);
     }
 
     #[test]
